@@ -1,0 +1,220 @@
+//! Whose fault a failure is, and why a session closed.
+//!
+//! Only a [`Fault::Peer`] may cost a peer reputation or its connection. What is ours is a [`Fault::Local`] and is
+//! never blamed on the peer.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::Generation;
+
+/// What a peer did wrong: a closed set, so that it can label metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerFaultKind {
+    /// Bytes that do not decode.
+    Malformed,
+    /// A declared length over the kind's cap.
+    Oversize,
+    /// Another network's magic.
+    WrongNetwork,
+    /// The handshake was not followed.
+    BadHandshake,
+    /// A stage of the handshake did not come in time.
+    HandshakeTimeout,
+    /// The peer is this node.
+    SelfConnection,
+    /// An answer nobody asked for, or a message this side may not send.
+    Unsolicited,
+    /// Data that fails its rules: proof of work, links, bits.
+    InvalidData,
+    /// A chain against a checkpoint, or time rules broken.
+    BadChain,
+    /// More than its rate.
+    Flood,
+    /// Requests left without an answer.
+    Stalled,
+    /// Nothing heard within the idle deadline.
+    Silent,
+    /// Did not read what we sent.
+    WriteStalled,
+}
+
+impl PeerFaultKind {
+    /// A stable label for metrics and logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Oversize => "oversize",
+            Self::WrongNetwork => "wrong_network",
+            Self::BadHandshake => "bad_handshake",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::SelfConnection => "self_connection",
+            Self::Unsolicited => "unsolicited",
+            Self::InvalidData => "invalid_data",
+            Self::BadChain => "bad_chain",
+            Self::Flood => "flood",
+            Self::Stalled => "stalled",
+            Self::Silent => "silent",
+            Self::WriteStalled => "write_stalled",
+        }
+    }
+}
+
+/// What a fault costs the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// Written to the ledger only.
+    Note,
+    /// Points towards the ban threshold (100); the connection stays until it is reached.
+    Score(u32),
+    /// The connection ends; the peer may come back.
+    Close,
+    /// The connection ends and the address is refused for the ban time.
+    Ban,
+}
+
+/// A failure that the peer caused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerFault {
+    /// What kind.
+    pub kind: PeerFaultKind,
+    /// What it costs.
+    pub weight: Weight,
+    /// What was expected and what came.
+    pub detail: Cow<'static, str>,
+}
+
+impl PeerFault {
+    /// A fault that ends the connection.
+    pub fn close(kind: PeerFaultKind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, weight: Weight::Close, detail: detail.into() }
+    }
+
+    /// A fault that ends the connection and bans the address.
+    pub fn ban(kind: PeerFaultKind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, weight: Weight::Ban, detail: detail.into() }
+    }
+
+    /// A fault that is only recorded.
+    pub fn note(kind: PeerFaultKind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, weight: Weight::Note, detail: detail.into() }
+    }
+
+    /// A fault that adds points towards the ban threshold.
+    pub fn score(points: u32, kind: PeerFaultKind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, weight: Weight::Score(points), detail: detail.into() }
+    }
+}
+
+impl From<crate::DecodeError> for PeerFault {
+    fn from(error: crate::DecodeError) -> Self {
+        let kind = match error {
+            crate::DecodeError::OverCap { .. } => PeerFaultKind::Oversize,
+            _ => PeerFaultKind::Malformed,
+        };
+        Self::close(kind, error.to_string())
+    }
+}
+
+impl fmt::Display for PeerFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.label(), self.detail)
+    }
+}
+
+/// A failure that is ours: full queues, a stopped store, an exhausted budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalFault {
+    /// What failed here.
+    pub detail: Cow<'static, str>,
+}
+
+impl LocalFault {
+    /// A local failure.
+    pub fn new(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { detail: detail.into() }
+    }
+}
+
+/// A failure, with its side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The peer caused it.
+    Peer(PeerFault),
+    /// We did.
+    Local(LocalFault),
+}
+
+impl From<PeerFault> for Fault {
+    fn from(fault: PeerFault) -> Self {
+        Self::Peer(fault)
+    }
+}
+
+impl From<LocalFault> for Fault {
+    fn from(fault: LocalFault) -> Self {
+        Self::Local(fault)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(fault) => write!(f, "peer: {fault}"),
+            Self::Local(fault) => write!(f, "local: {}", fault.detail),
+        }
+    }
+}
+
+/// Why a session ended. The first cause wins and is what every waiter and report gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CloseCause {
+    /// A fault, with its side.
+    Fault(Fault),
+    /// The peer closed its half in order.
+    PeerClosed,
+    /// The connection broke (reset, unreachable).
+    Broken(Cow<'static, str>),
+    /// Another session with the same identity won.
+    Duplicate(Generation),
+    /// Made room for a better session.
+    Evicted,
+    /// Asked for by the operator or by a service that no longer needs the peer.
+    Dropped(Cow<'static, str>),
+    /// The node is stopping.
+    Shutdown,
+    /// The peer's routine panicked; only this peer is cut.
+    Panic,
+}
+
+impl CloseCause {
+    /// A stable label for metrics.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Fault(Fault::Peer(fault)) => fault.kind.label(),
+            Self::Fault(Fault::Local(_)) => "local_fault",
+            Self::PeerClosed => "peer_closed",
+            Self::Broken(_) => "broken",
+            Self::Duplicate(_) => "duplicate",
+            Self::Evicted => "evicted",
+            Self::Dropped(_) => "dropped",
+            Self::Shutdown => "shutdown",
+            Self::Panic => "panic",
+        }
+    }
+}
+
+impl fmt::Display for CloseCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(fault) => fault.fmt(f),
+            Self::Broken(detail) => write!(f, "connection broke: {detail}"),
+            Self::Duplicate(winner) => write!(f, "duplicate of session {winner}"),
+            Self::Dropped(detail) => write!(f, "dropped: {detail}"),
+            Self::PeerClosed => f.write_str("the peer closed the connection"),
+            Self::Evicted => f.write_str("evicted for a better session"),
+            Self::Shutdown => f.write_str("this node is stopping"),
+            Self::Panic => f.write_str("a bug here: the peer's routine panicked"),
+        }
+    }
+}
