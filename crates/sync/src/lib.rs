@@ -1,1 +1,5 @@
-//! wip
+//! What every chain shares.
+
+pub mod chain;
+
+pub use chain::{Ancestor, Ancestry, Chain, HeaderFacts, HeaderFault};
