@@ -1,1 +1,4 @@
 //! wip
+pub mod chain;
+pub mod params;
+pub mod wire;
