@@ -70,6 +70,12 @@ pub enum HeaderFault {
         /// Our adjusted time.
         now: u64,
     },
+    /// The rules read an ancestor that is not kept: the branch leaves the chain too close to the first header kept.
+    #[error("cannot be judged: the ancestor at height {height} is before the first header kept")]
+    NoAncestor {
+        /// Height of the ancestor.
+        height: Height,
+    },
     /// A checkpoint names another hash at this height.
     #[error("the checkpoint at height {height} names another block")]
     Checkpoint {
