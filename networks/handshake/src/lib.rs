@@ -1,4 +1,6 @@
 //! wip
 pub mod chain;
+pub mod checkpoint;
+pub mod mine;
 pub mod params;
 pub mod wire;
