@@ -1,1 +1,49 @@
-//! wip
+//! From the socket to a pipe and back, for any wire.
+//!
+//! ```text
+//!  socket -> Conn -> Link (deframe) -> guard (kind table) -> Pipe::on_frame -> fair mailbox -> reactor
+//!    ^                                                         |   ^ answer                      | command
+//!    +-- writer task <- Outbox (lanes, bytes) <- encode once <-+   +------------------------------+
+//! ```
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`network`] | the wire seam: [`Network`], [`Established`], [`Link`] |
+//! | [`service`] | the protocol seam: [`Service`], [`Pipe`], [`Flow`] |
+//! | [`kinds`] | [`KindSpec`]: what is checked of a message before its payload is read |
+//! | [`requests`] | the request table: typed keys, deadlines, one end per request |
+//! | [`outbox`] | what a peer is to be sent: lanes with byte caps and a verdict when full |
+//! | [`routine`] | one supervised routine per peer: owns reading, pipes, requests, ledger |
+//! | [`registry`] | who is connected: one owner, generations, slots that come back by themselves |
+//! | [`accept`], [`dial`], [`book`] | how connections come to be, and which addresses are known |
+//! | [`engine`] | starts and stops all of it |
+//!
+//! Why it cannot deadlock: a routine never awaits a reactor (it parks its own reading); a reactor never awaits a
+//! peer (a push to one has a verdict at once); the accept loop awaits nothing but the next arrival and its own
+//! tickets; the registry awaits nobody.
+
+pub mod accept;
+pub mod book;
+pub mod dial;
+pub mod engine;
+pub mod kinds;
+pub mod ledger;
+pub mod network;
+pub mod outbox;
+pub mod reader;
+pub mod registry;
+pub mod requests;
+pub mod routine;
+pub mod service;
+pub mod session;
+mod writer;
+
+pub use dial::{AddressMail, AddressService};
+pub use engine::{Engine, EngineConfig, EngineHandle, Limits, StartError};
+pub use kinds::{KindSpec, KindTable, LaneName, Over, Rate, Role};
+pub use ledger::{Ledger, LedgerEntry};
+pub use network::{Approach, Caps, Deframe, Enframe, Established, Head, Link, Network, PeerFacts, UnknownKind};
+pub use outbox::Outbox;
+pub use requests::{RequestKey, RequestRefused};
+pub use service::{Admit, Answer, Command, End, Flow, Pipe, Service, Until};
+pub use session::{PeerHandle, PeerView};
