@@ -1,0 +1,124 @@
+//! Writes the first inputs of each target to `corpus/TARGET/`, beside this package's `Cargo.toml`.
+//!
+//! They are made, not kept: a fuzzer finds its way faster from one valid packet of each kind, and a corpus that has
+//! grown is worth no review.
+
+use bytes::BytesMut;
+use rookery_handshake::wire::block::{Block, MerkleBlock};
+use rookery_handshake::wire::compact::{BlockTxn, CompactBlock, GetBlockTxn, Prefilled, SendCmpct, ShortId};
+use rookery_handshake::wire::filter::{FeeFilter, FilterAdd, FilterLoad, FilterUpdate};
+use rookery_handshake::wire::proof::{Airdrop, Claim, GetProof, Proof};
+use rookery_handshake::wire::reject::{Reject, RejectCode};
+use rookery_handshake::wire::tx::{Address, Covenant, CovenantKind, Input, Items, Outpoint, Output, Tx};
+use rookery_handshake::wire::{
+    HEADER_LEN, Headers, Inv, InvKind, Locator, NetAddress, Packet, RawHeader, Services, Text, Version,
+    encode_frame,
+};
+use std::path::Path;
+use std::{fs, io};
+
+/// Handshake's main network.
+const MAGIC: u32 = 0x5b6e_f2d3;
+
+fn main() -> io::Result<()> {
+    let packets = handshake_packets();
+    let mut stream = BytesMut::new();
+    for packet in &packets {
+        let mut seed = BytesMut::from(&[packet.kind()][..]);
+        packet.encode(&mut seed);
+        write("hns_packet", packet.name(), &seed)?;
+        let frame = encode_frame(MAGIC, packet);
+        write("hns_frame", packet.name(), &frame)?;
+        stream.extend_from_slice(&frame);
+    }
+    write("hns_frame", "stream", &stream)
+}
+
+fn write(target: &str, name: &str, seed: &[u8]) -> io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(name), seed)
+}
+
+/// One packet of each kind, with something in every field and list.
+fn handshake_packets() -> Vec<Packet> {
+    let (hash, nonce) = ([7; 32].into(), [8; 8]);
+    let address = NetAddress::new(([1, 2, 3, 4], 12038).into());
+    let inv = || vec![Inv { kind: InvKind::BLOCK, hash }];
+    let locator = || Locator { hashes: vec![hash; 2], stop: hash };
+    let header = RawHeader([9; HEADER_LEN]);
+    let of = GetProof { root: hash, key: hash };
+    let version = Version {
+        version: 3,
+        services: Services::NETWORK,
+        time: 1_600_000_000,
+        remote: address,
+        nonce,
+        agent: Text::new("/seed/").expect("six bytes are a text"),
+        height: 1,
+        no_relay: false,
+    };
+    let headers = Headers::from_raw([9; 2 * HEADER_LEN].to_vec().into()).expect("two whole headers");
+    let reason = Text::new("because").expect("seven bytes are a text");
+    let filter = FilterLoad { bits: vec![1; 8].into(), hashes: 5, tweak: 6, update: FilterUpdate::All };
+    let merkle = MerkleBlock { header, total: 2, hashes: vec![hash; 2], flags: vec![3].into() };
+    let compact = CompactBlock {
+        header,
+        nonce,
+        ids: vec![ShortId([1; 6])],
+        prefilled: vec![Prefilled { index: 0, tx: tx() }],
+    };
+    let places = GetBlockTxn::new(hash, vec![0, 1, 300]).expect("places rise");
+    let airdrop = Airdrop {
+        index: 1,
+        proof: vec![hash],
+        subindex: 2,
+        subproof: vec![hash],
+        key: vec![1; 33].into(),
+        version: 0,
+        address: vec![2; 20].into(),
+        fee: 1000,
+        signature: vec![3; 65].into(),
+    };
+    vec![
+        Packet::Version(version.into()),
+        Packet::Verack,
+        Packet::Ping(nonce),
+        Packet::Pong(nonce),
+        Packet::GetAddr,
+        Packet::Addr(vec![address; 2]),
+        Packet::Inv(inv()),
+        Packet::GetData(inv()),
+        Packet::NotFound(inv()),
+        Packet::GetBlocks(locator()),
+        Packet::GetHeaders(locator()),
+        Packet::Headers(headers),
+        Packet::SendHeaders,
+        Packet::Block(Block { header, txs: vec![tx(); 2] }.into()),
+        Packet::Tx(tx()),
+        Packet::Reject(Reject { message: 14, code: RejectCode::INVALID, reason, hash: Some(hash) }),
+        Packet::Mempool,
+        Packet::FilterLoad(filter),
+        Packet::FilterAdd(FilterAdd(vec![1; 20].into())),
+        Packet::FilterClear,
+        Packet::MerkleBlock(merkle.into()),
+        Packet::FeeFilter(FeeFilter(1000)),
+        Packet::SendCmpct(SendCmpct { mode: 1, version: 1 }),
+        Packet::CmpctBlock(compact.into()),
+        Packet::GetBlockTxn(places),
+        Packet::BlockTxn(BlockTxn { hash, txs: vec![tx()] }),
+        Packet::GetProof(of),
+        Packet::Proof(Proof { of, raw: vec![0; 4].into() }),
+        Packet::Claim(Claim(vec![1; 30].into())),
+        Packet::Airdrop(airdrop.into()),
+        Packet::Unknown { kind: 30, body: vec![1].into() },
+    ]
+}
+
+fn tx() -> Tx {
+    let items = |parts: &[&[u8]]| Items::new(parts).expect("few items");
+    let input = Input { prevout: Outpoint::NULL, sequence: 1, witness: items(&[&[1; 65], &[2; 33]]) };
+    let covenant = Covenant { kind: CovenantKind::OPEN, items: items(&[&[3; 32], &[0; 4], b"name"]) };
+    let address = Address::new(0, &[4; 20]).expect("a key hash has twenty bytes");
+    Tx { version: 0, inputs: vec![input], outputs: vec![Output { value: 5, address, covenant }], locktime: 6 }
+}
