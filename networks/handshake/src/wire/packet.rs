@@ -81,7 +81,8 @@ pub enum Packet {
     Airdrop(Box<Airdrop>),
     /// A kind this version does not know. It is skipped, never a fault.
     Unknown {
-        /// Its number, 30 or above.
+        /// Its number: 30 or above when decoded. Under a known number these are bytes of one's own making, for a
+        /// scripted peer that misbehaves.
         kind: u8,
         /// Its payload, unread.
         body: Bytes,
@@ -173,12 +174,15 @@ impl Packet {
             Self::Airdrop(airdrop) => airdrop.write(out),
             Self::Unknown { body, .. } => out.extend_from_slice(body),
         }
-        let length = out.len() - start;
-        debug_assert!(
-            kind_info(self.kind()).is_none_or(|info| (info.min..=info.max).contains(&length)),
-            "a {} of {length} bytes, which no peer accepts",
-            self.name()
-        );
+        debug_assert!(self.fits(out.len() - start), "a {} over its limits, which no peer accepts", self.name());
+    }
+
+    /// Whether so many bytes are within the bounds of this kind.
+    fn fits(&self, length: usize) -> bool {
+        match (self, kind_info(self.kind())) {
+            (Self::Unknown { .. }, _) | (_, None) => length <= MAX_BODY,
+            (_, Some(info)) => (info.min..=info.max).contains(&length),
+        }
     }
 
     /// Its number on the wire.

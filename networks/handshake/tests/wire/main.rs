@@ -2,6 +2,8 @@
 //! wrong discriminators) and F5 (declared bounds) of the engine's acceptance list, and Handshake's wire row: every kind
 //! round-trips, little-endian ports, canonical integers, unknown kinds skipped, every truncation an error.
 
+#![expect(clippy::unwrap_used, reason = "what a test builds and reads is known to be whole")]
+
 mod alloc;
 mod fixtures;
 mod packets;
