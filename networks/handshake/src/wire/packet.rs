@@ -174,7 +174,11 @@ impl Packet {
             Self::Airdrop(airdrop) => airdrop.write(out),
             Self::Unknown { body, .. } => out.extend_from_slice(body),
         }
-        debug_assert!(self.fits(out.len() - start), "a {} over its limits, which no peer accepts", self.name());
+        debug_assert!(
+            self.fits(out.len() - start),
+            "a {} over its limits, which no peer accepts",
+            self.name()
+        );
     }
 
     /// Whether so many bytes are within the bounds of this kind.
