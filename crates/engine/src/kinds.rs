@@ -195,8 +195,8 @@ pub enum Verdict {
     Pass(usize),
     /// Read past the body.
     Skip,
-    /// Look again at this time.
-    Wait(Instant),
+    /// The peer is over its rate of this message; look again at this time.
+    Wait(Instant, &'static str),
     /// The session ends.
     Refuse(PeerFault),
 }
@@ -252,11 +252,14 @@ impl Guard {
         };
         match (bucket.take(now), spec.rate.over) {
             (Ok(()), _) => Verdict::Pass(row),
-            (Err(at), Over::Wait) => Verdict::Wait(at),
+            (Err(at), Over::Wait) => Verdict::Wait(at, spec.name),
             (Err(_), Over::Drop) => Verdict::Skip,
             (Err(_), Over::Close) => Verdict::Refuse(PeerFault::close(
                 PeerFaultKind::Flood,
-                format!("more than {} {} at once and {} per second", spec.rate.burst, spec.name, spec.rate.per_second),
+                format!(
+                    "more than {} {} at once and {} per second",
+                    spec.rate.burst, spec.name, spec.rate.per_second
+                ),
             )),
         }
     }

@@ -42,7 +42,9 @@ pub use dial::{AddressMail, AddressService};
 pub use engine::{Engine, EngineConfig, EngineHandle, Limits, StartError};
 pub use kinds::{KindSpec, KindTable, LaneName, Over, Rate, Role};
 pub use ledger::{Ledger, LedgerEntry};
-pub use network::{Approach, Caps, Deframe, Enframe, Established, Head, Link, Network, PeerFacts, UnknownKind};
+pub use network::{
+    Approach, Caps, Deframe, Enframe, Established, Head, Link, Network, PeerFacts, UnknownKind,
+};
 pub use outbox::Outbox;
 pub use requests::{RequestKey, RequestRefused};
 pub use service::{Admit, Answer, Command, End, Flow, Pipe, Service, Until};

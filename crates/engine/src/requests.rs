@@ -139,7 +139,8 @@ impl RequestTable {
 
     /// Whether a request of this kind is open, or ended so recently that its answer may still come.
     pub fn expects(&self, kind: Kind) -> bool {
-        self.open.iter().any(|open| open.key.kind == kind) || self.marks.iter().any(|(key, _)| key.kind == kind)
+        self.open.iter().any(|open| open.key.kind == kind)
+            || self.marks.iter().any(|(key, _)| key.kind == kind)
     }
 
     /// Open requests.
@@ -207,16 +208,17 @@ mod tests {
         for n in 0..3 {
             table.open(RequestKey::number(ASK, n), 0, 3, now, WITHIN).unwrap();
         }
-        assert_eq!(
-            table.open(RequestKey::number(ASK, 3), 0, 3, now, WITHIN),
-            Err(RequestRefused::TooMany)
-        );
+        assert_eq!(table.open(RequestKey::number(ASK, 3), 0, 3, now, WITHIN), Err(RequestRefused::TooMany));
         for n in 0..1000 {
             let key = RequestKey::number(Kind(11), n);
             table.open(key, 0, 1, now, WITHIN).unwrap();
             assert_eq!(table.cancel(&key, now), Some(0));
         }
         assert!(table.marks.len() <= MARKS);
-        assert_eq!(table.answer(&RequestKey::number(Kind(11), 999), now + MARK * 2), Match::Unknown, "forgotten");
+        assert_eq!(
+            table.answer(&RequestKey::number(Kind(11), 999), now + MARK * 2),
+            Match::Unknown,
+            "forgotten"
+        );
     }
 }

@@ -142,8 +142,6 @@ pub enum End {
     Answered(Frame, Duration),
     /// The deadline passed.
     TimedOut,
-    /// The pipe cancelled it.
-    Cancelled,
     /// The session ended first.
     Gone(CloseCause),
 }
@@ -154,7 +152,6 @@ impl End {
         match self {
             Self::Answered(..) => "answered",
             Self::TimedOut => "timed_out",
-            Self::Cancelled => "cancelled",
             Self::Gone(_) => "gone",
         }
     }

@@ -28,11 +28,12 @@ pub struct Env {
 impl Env {
     /// A real node's: system clock and randomness, workers on threads.
     pub fn system() -> Self {
+        let metrics: Arc<Metrics> = Arc::default();
         Self {
             clock: Clock::system(),
             rng: RngSource::system(),
-            scope: Scope::root("node"),
-            metrics: Arc::default(),
+            scope: Scope::root("node", Arc::clone(&metrics)),
+            metrics,
             trace: Trace::off(),
             inline_workers: false,
         }
@@ -40,11 +41,12 @@ impl Env {
 
     /// A simulated node's. To be used on a current-thread runtime with paused time.
     pub fn simulated(seed: u64, node: u32, unix: u64, skew: i64, trace: Trace) -> Self {
+        let metrics: Arc<Metrics> = Arc::default();
         Self {
             clock: Clock::simulated(unix, skew),
             rng: RngSource::seeded(seed, node),
-            scope: Scope::root("node"),
-            metrics: Arc::default(),
+            scope: Scope::root("node", Arc::clone(&metrics)),
+            metrics,
             trace,
             inline_workers: true,
         }

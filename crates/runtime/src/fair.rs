@@ -355,8 +355,8 @@ mod tests {
         for i in 0..1000 {
             assert_eq!(lanes[0].push((0, i), 1000), Push::Accepted);
         }
-        for lane in 1..3 {
-            assert_eq!(lanes[lane].push((lane, 0), 1000), Push::Accepted);
+        for (number, lane) in lanes.iter().enumerate().skip(1) {
+            assert_eq!(lane.push((number, 0), 1000), Push::Accepted);
         }
         let order: Vec<_> = drain(&mut mailbox);
         for lane in 1..3 {

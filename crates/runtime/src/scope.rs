@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rookery_observe::Metrics;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +41,7 @@ struct Tree {
     root: CancellationToken,
     stop_cause: OnceLock<String>,
     panics: Mutex<Vec<String>>,
+    metrics: Arc<Metrics>,
 }
 
 /// A node of the tree. Cloning gives another handle to the same node.
@@ -71,9 +73,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Scope {
-    /// A tree's root.
-    pub fn root(name: &'static str) -> Self {
-        let tree = Arc::new(Tree::default());
+    /// A tree's root. Panics are counted in `metrics`.
+    pub fn root(name: &'static str, metrics: Arc<Metrics>) -> Self {
+        let tree = Arc::new(Tree { metrics, ..Tree::default() });
         Self {
             name,
             token: tree.root.clone(),
@@ -248,6 +250,7 @@ impl Scope {
             .unwrap_or("no message");
         let text = format!("{name} in {} panicked: {message}", self.name);
         tracing::error!("{text}");
+        self.tree.metrics.panics.inc();
         let mut panics = lock(&self.tree.panics);
         if panics.len() < 64 {
             panics.push(text.clone());
@@ -265,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_its_own_scope_only() {
-        let root = Scope::root("node");
+        let root = Scope::root("node", Arc::default());
         let (a, b) = (root.child("a"), root.child("b"));
         a.spawn("routine", OnPanic::EndScope, async { panic!("boom") });
         a.cancelled().await;
@@ -278,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_declared_panic_stops_the_node_with_its_cause() {
-        let root = Scope::root("node");
+        let root = Scope::root("node", Arc::default());
         root.child("deep").child("deeper").spawn("registry", OnPanic::StopNode, async { panic!("lost") });
         root.cancelled().await;
         assert_eq!(root.stop_cause(), Some("registry in deeper panicked: lost"));
@@ -286,7 +289,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn close_waits_for_children_and_names_what_does_not_end() {
-        let root = Scope::root("node");
+        let root = Scope::root("node", Arc::default());
         root.child("c").spawn_to_end("stubborn", OnPanic::EndScope, std::future::pending());
         root.spawn("fine", OnPanic::EndScope, std::future::pending());
         assert_eq!(root.close(SOON).await, Err(vec!["stubborn"]));
@@ -294,7 +297,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_helper_restarts_three_times_then_stops_the_node() {
-        let root = Scope::root("node");
+        let root = Scope::root("node", Arc::default());
         let runs = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&runs);
         root.spawn_restarting("dialer", move || {

@@ -1,0 +1,92 @@
+//! Writes a peer's outbox to its connection, and closes a peer that does not read.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rookery_base::{CloseCause, PeerFault, PeerFaultKind};
+use rookery_observe::metrics::Message;
+use rookery_runtime::Env;
+use rookery_transport::WriteHalf;
+use tokio::io::AsyncWriteExt;
+
+use crate::outbox::OutQueue;
+use crate::session::{Closer, PeerStats};
+use crate::{Enframe, KindTable};
+
+/// Messages are gathered up to this many bytes for one write.
+const GATHER: usize = 32 * 1024;
+/// A peer that takes no byte for this long does not read: hsd's response timeout.
+const STALL: Duration = Duration::from_secs(30);
+/// Time to hand over what is queued when a session ends, inside the five seconds in which a node stops.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Ends when the queue is closed and written, or when the connection fails.
+pub(crate) async fn run(
+    env: Env,
+    queue: Arc<OutQueue>,
+    mut link: Box<dyn Enframe>,
+    mut write: WriteHalf,
+    table: KindTable,
+    stats: Arc<PeerStats>,
+    closer: Closer,
+) {
+    let mut buffer = BytesMut::new();
+    while let Some(first) = queue.next().await {
+        let mut next = Some(first);
+        while let Some((kind, body)) = next {
+            let before = buffer.len();
+            link.frame(kind, &body, &mut buffer);
+            let name = table.find(kind).map_or("other", |(_, spec, _)| spec.name);
+            let label = Message { kind: name, direction: "out" };
+            env.metrics.frames.get_or_create(&label).inc();
+            env.metrics.frame_bytes.get_or_create(&label).inc_by((buffer.len() - before) as u64);
+            stats.frames_out.fetch_add(1, Relaxed);
+            next = if buffer.len() < GATHER { queue.try_next() } else { None };
+        }
+        if let Err(cause) = write_all(&env, &mut write, &mut buffer, &stats, &closer).await {
+            if matches!(cause, CloseCause::Fault(_)) {
+                env.metrics.write_stalls.inc();
+            }
+            closer.close(cause);
+            return;
+        }
+        // A large answer must not keep its memory on a peer that is quiet from then on.
+        if buffer.capacity() > 2 * GATHER {
+            buffer = BytesMut::new();
+        }
+    }
+    // The other side may be gone already; there is nobody left to tell.
+    let _ = env.clock.timeout(FLUSH, write.shutdown()).await;
+}
+
+async fn write_all(
+    env: &Env,
+    write: &mut WriteHalf,
+    buffer: &mut BytesMut,
+    stats: &PeerStats,
+    closer: &Closer,
+) -> Result<(), CloseCause> {
+    while !buffer.is_empty() {
+        let within = if closer.cause().is_some() { FLUSH } else { STALL };
+        let written = tokio::select! {
+            biased;
+            written = env.clock.timeout(within, write.write_buf(buffer)) => written,
+            // Woken when the session ends, to go on with the shorter deadline.
+            () = closer.closed(), if closer.cause().is_none() => continue,
+        };
+        match written {
+            None => {
+                let detail = format!("took no byte for {} s", within.as_secs());
+                return Err(CloseCause::Fault(PeerFault::close(PeerFaultKind::WriteStalled, detail).into()));
+            }
+            Some(Ok(0)) => return Err(CloseCause::Broken("closed while we wrote".into())),
+            Some(Ok(n)) => {
+                stats.bytes_out.fetch_add(n as u64, Relaxed);
+            }
+            Some(Err(error)) => return Err(CloseCause::Broken(error.to_string().into())),
+        }
+    }
+    Ok(())
+}
