@@ -11,8 +11,7 @@ use rookery_handshake::wire::proof::{Airdrop, Claim, GetProof, Proof};
 use rookery_handshake::wire::reject::{Reject, RejectCode};
 use rookery_handshake::wire::tx::{Address, Covenant, CovenantKind, Input, Items, Outpoint, Output, Tx};
 use rookery_handshake::wire::{
-    HEADER_LEN, Headers, Inv, InvKind, Locator, NetAddress, Packet, RawHeader, Services, Text, Version,
-    encode_frame,
+    HEADER_LEN, Headers, Inv, InvKind, Locator, NetAddress, Packet, Services, Text, Version, encode_frame,
 };
 use std::path::Path;
 use std::{fs, io};
@@ -46,7 +45,7 @@ fn handshake_packets() -> Vec<Packet> {
     let address = NetAddress::new(([1, 2, 3, 4], 12038).into());
     let inv = || vec![Inv { kind: InvKind::BLOCK, hash }];
     let locator = || Locator { hashes: vec![hash; 2], stop: hash };
-    let header = RawHeader([9; HEADER_LEN]);
+    let header = [9; HEADER_LEN];
     let of = GetProof { root: hash, key: hash };
     let version = Version {
         version: 3,

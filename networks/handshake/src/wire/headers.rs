@@ -9,25 +9,20 @@ use bytes::{Bytes, BytesMut};
 use rookery_base::DecodeError;
 use rookery_base::codec::put_compact_size;
 
-/// Bytes of one header.
-pub const HEADER_LEN: usize = 236;
+pub use crate::chain::header::{HEADER_LEN, RawHeader};
 
 /// Most headers in one packet: hsd sends no more and does not decode more.
 pub const MAX_HEADERS: usize = 2000;
-
-/// One header as it is on the wire, fields unread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RawHeader(pub [u8; HEADER_LEN]);
 
 impl Wire for RawHeader {
     const MIN: usize = HEADER_LEN;
 
     fn read(body: &mut Body<'_>) -> Result<Self, DecodeError> {
-        body.array("header").map(Self)
+        body.array("header")
     }
 
     fn write(&self, out: &mut BytesMut) {
-        out.extend_from_slice(&self.0);
+        out.extend_from_slice(self);
     }
 }
 
@@ -55,7 +50,7 @@ impl Headers {
     }
 
     /// Each header's bytes, in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8; HEADER_LEN]> + DoubleEndedIterator {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &RawHeader> + DoubleEndedIterator {
         self.raw.as_chunks().0.iter()
     }
 

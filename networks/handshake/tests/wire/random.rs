@@ -29,7 +29,7 @@ fn text() -> impl Strategy<Value = Text> {
 }
 
 fn header() -> impl Strategy<Value = RawHeader> {
-    vec(any::<u8>(), HEADER_LEN).prop_map(|bytes| RawHeader(bytes.try_into().unwrap()))
+    vec(any::<u8>(), HEADER_LEN).prop_map(|bytes| bytes.try_into().unwrap())
 }
 
 fn address() -> impl Strategy<Value = NetAddress> {
@@ -170,7 +170,7 @@ pub fn packet_of(number: u8) -> BoxedStrategy<Packet> {
         kind::GETHEADERS => locator().prop_map(Packet::GetHeaders).boxed(),
         kind::HEADERS => vec(header(), 0..20)
             .prop_map(|all| {
-                let raw: Vec<u8> = all.iter().flat_map(|header| header.0).collect();
+                let raw: Vec<u8> = all.iter().flat_map(|header| *header).collect();
                 Packet::Headers(Headers::from_raw(raw.into()).unwrap())
             })
             .boxed(),

@@ -10,8 +10,7 @@ use rookery_handshake::wire::proof::{Airdrop, Claim, GetProof, MAX_TREE_PROOF, M
 use rookery_handshake::wire::reject::{Reject, RejectCode};
 use rookery_handshake::wire::tx::{Input, Items, Outpoint, Tx};
 use rookery_handshake::wire::{
-    HEADER_LEN, Headers, Inv, InvKind, KINDS, Locator, NetAddress, Packet, RawHeader, Services, Text,
-    Version, kind,
+    HEADER_LEN, Headers, Inv, InvKind, KINDS, Locator, NetAddress, Packet, Services, Text, Version, kind,
 };
 
 fn empty(number: u8) -> Packet {
@@ -40,7 +39,7 @@ fn sized(number: u8, large: bool) -> Packet {
     let blob = |count: usize| Bytes::from(vec![0xff; many(count)]);
     let text = Text::new(vec![b'a'; many(Text::MAX)]).unwrap();
     let max = KINDS[usize::from(number)].max;
-    let (header, hash) = (RawHeader([0xff; HEADER_LEN]), Hash32([0xff; 32]));
+    let (header, hash) = ([0xff; HEADER_LEN], Hash32([0xff; 32]));
     let inv = || vec![Inv { kind: InvKind(u32::MAX), hash }; many(50_000)];
     let locator = || Locator { hashes: vec![hash; many(50_000)], stop: hash };
     let of = GetProof { root: hash, key: hash };
