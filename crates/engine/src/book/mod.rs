@@ -81,7 +81,7 @@ pub const BUCKET_SIZE: NonZeroU16 = NonZeroU16::new(64).expect("64 is not zero")
 /// so the first ones stay (the operator's come first) and later ones are only removed from the book.
 pub const MAX_OWN: usize = 64;
 
-/// How many buckets there are, and how large. Other than the default only in tests.
+/// How many buckets there are, and how large. Other than the default, and then smaller, only in tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// Buckets for addresses nobody here has reached.
