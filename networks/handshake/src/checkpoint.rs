@@ -116,10 +116,9 @@ impl Checkpoint {
         if height == 0 || height.checked_add(HEADERS as u32).is_none() {
             return Err(CheckpointError::Place { got: height });
         }
-        let facts = chain.check(&raw).map_err(|(index, fault)| CheckpointError::Header {
-            height: height + index as u32,
-            fault,
-        })?;
+        let facts = chain
+            .check(&raw)
+            .map_err(|(index, fault)| CheckpointError::Header { height: height + index as u32, fault })?;
         let branch = verify(chain.params(), height, work_before, &facts)?;
         Ok(Self { height, work_before, raw, facts, branch })
     }

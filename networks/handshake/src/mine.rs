@@ -284,9 +284,16 @@ mod tests {
 
     #[test]
     fn addresses_have_the_lengths_of_their_version() {
-        for (version, len, fits) in
-            [(0, 20, true), (0, 32, true), (0, 21, false), (1, 2, true), (1, 1, false), (31, 40, true), (31, 41, false), (32, 20, false)]
-        {
+        for (version, len, fits) in [
+            (0, 20, true),
+            (0, 32, true),
+            (0, 21, false),
+            (1, 2, true),
+            (1, 1, false),
+            (31, 40, true),
+            (31, 41, false),
+            (32, 20, false),
+        ] {
             assert_eq!(Payee::new(version, &vec![0; len]).is_some(), fits, "version {version}, {len} bytes");
         }
     }

@@ -48,6 +48,17 @@ impl Engine {
         Self::available().last().unwrap_or(Self::Scalar)
     }
 
+    /// A stable name for reports.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "avx512",
+        }
+    }
+
     /// The SHA3-256 digests of the messages.
     pub fn sha3_256(self, messages: &[[u8; MESSAGE_LEN]; LANES]) -> [[u8; 32]; LANES] {
         match self {
@@ -85,11 +96,9 @@ fn sponge<const N: usize>(
         }
     }
     permute(&mut state);
-    for lane in 0..N {
-        // Domain bits 01 and the first padding bit open the second block, the last padding bit closes it.
-        state[0][lane] ^= 0x06;
-        state[MESSAGE_LEN / 8 - 1][lane] ^= 0x80 << 56;
-    }
+    // Domain bits 01 and the first padding bit open the second block, the last padding bit closes it.
+    state[0].iter_mut().for_each(|word| *word ^= 0x06);
+    state[MESSAGE_LEN / 8 - 1].iter_mut().for_each(|word| *word ^= 0x80 << 56);
     permute(&mut state);
     std::array::from_fn(|lane| {
         let mut digest = [0; 32];
@@ -324,7 +333,11 @@ mod tests {
                 messages[lane][MESSAGE_LEN - 1] = 1;
                 let got = engine.sha3_256(&messages);
                 for other in 0..LANES {
-                    assert_eq!(got[other] == base[other], other != lane, "{engine:?} lane {lane} against {other}");
+                    assert_eq!(
+                        got[other] == base[other],
+                        other != lane,
+                        "{engine:?} lane {lane} against {other}"
+                    );
                 }
             }
         }
