@@ -1,0 +1,7 @@
+//! The tree against a naive one, and its promises one by one.
+
+mod cases;
+mod flood;
+mod measure;
+mod model;
+mod toy;
