@@ -9,6 +9,7 @@ use rookery_base::AddrGroup;
 use siphasher::sip::SipHasher24;
 
 use super::entry::Key;
+use super::nodes::Slot;
 
 /// Fresh buckets that one source group reaches (hsd, Bitcoin).
 pub(super) const FRESH_SLOTS: u64 = 64;
@@ -71,12 +72,17 @@ fn hash(keyed: &SipHasher24, domain: u8, first: &[u8], second: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// Where an address is in a bucket, or would be.
+fn place_of(bucket: &[(Key, Slot)], key: &Key) -> Result<usize, usize> {
+    bucket.binary_search_by_key(key, |(held, _)| *held)
+}
+
 /// Buckets of addresses. Both the buckets and what they hold are in rising order, so that a table does not remember
 /// in which order it was filled, and a decoded one behaves as the one that was encoded.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     depth: usize,
-    buckets: Vec<(u16, Vec<Key>)>,
+    buckets: Vec<(u16, Vec<(Key, Slot)>)>,
 }
 
 impl Table {
@@ -89,12 +95,12 @@ impl Table {
     }
 
     /// What a bucket holds.
-    pub(super) fn bucket(&self, index: u16) -> &[Key] {
+    pub(super) fn bucket(&self, index: u16) -> &[(Key, Slot)] {
         self.find(index).map_or(&[], |at| &self.buckets[at].1)
     }
 
     pub(super) fn contains(&self, index: u16, key: &Key) -> bool {
-        self.bucket(index).binary_search(key).is_ok()
+        place_of(self.bucket(index), key).is_ok()
     }
 
     pub(super) fn is_full(&self, index: u16) -> bool {
@@ -103,15 +109,15 @@ impl Table {
 
     /// Puts an address into a bucket; false, and nothing happens, when the bucket is full or holds it already.
     #[must_use]
-    pub(super) fn insert(&mut self, index: u16, key: Key) -> bool {
+    pub(super) fn insert(&mut self, index: u16, key: Key, slot: Slot) -> bool {
         let at = self.find(index).unwrap_or_else(|at| {
             self.buckets.insert(at, (index, Vec::new()));
             at
         });
         let bucket = &mut self.buckets[at].1;
-        match bucket.binary_search(&key) {
+        match place_of(bucket, &key) {
             Err(place) if bucket.len() < self.depth => {
-                bucket.insert(place, key);
+                bucket.insert(place, (key, slot));
                 true
             }
             _ => false,
@@ -122,7 +128,7 @@ impl Table {
     pub(super) fn remove(&mut self, index: u16, key: &Key) {
         let Ok(at) = self.find(index) else { return };
         let bucket = &mut self.buckets[at].1;
-        if let Ok(place) = bucket.binary_search(key) {
+        if let Ok(place) = place_of(bucket, key) {
             bucket.remove(place);
         }
         if bucket.is_empty() {
@@ -131,7 +137,7 @@ impl Table {
     }
 
     /// Any entry of any bucket that holds something: each bucket is as likely as another, however full.
-    pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> Option<Key> {
+    pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> Option<(Key, Slot)> {
         if self.buckets.is_empty() {
             return None;
         }
@@ -162,7 +168,7 @@ impl Table {
             if bucket.is_empty() || bucket.len() > self.depth {
                 return Err(format!("bucket {index} holds {} of 1 to {}", bucket.len(), self.depth));
             }
-            if !bucket.is_sorted_by(|a, b| a < b) {
+            if !bucket.is_sorted_by(|a, b| a.0 < b.0) {
                 return Err(format!("bucket {index} is out of order"));
             }
         }

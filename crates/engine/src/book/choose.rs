@@ -52,8 +52,8 @@ impl Book {
         };
         let mut factor = 1.0;
         loop {
-            let key = table.draw(rng)?;
-            let node = &self.nodes[&key];
+            let (key, slot) = table.draw(rng)?;
+            let node = &self.nodes[slot];
             if rng.random::<f64>() < factor * node.chance(now) {
                 return Some((key, node));
             }
@@ -64,7 +64,7 @@ impl Book {
     /// At most `n` addresses, and at most [`MAX_SAMPLE`], for a peer that asks: any that are not stale, each as likely as
     /// another. Ask once per inbound connection, or a peer reads the whole book.
     pub fn sample(&self, n: usize, now: u64, rng: &mut ChaCha8Rng) -> Vec<Record> {
-        let mut all: Vec<(&Key, &Node)> = self.nodes.iter().collect();
+        let mut all: Vec<(Key, &Node)> = self.nodes.iter().collect();
         let mut sample = Vec::with_capacity(n.min(MAX_SAMPLE).min(all.len()));
         for next in 0..all.len() {
             if sample.len() == n.min(MAX_SAMPLE) {

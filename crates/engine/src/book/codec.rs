@@ -122,8 +122,8 @@ impl Book {
         [fresh, used, bucket].into_iter().for_each(|dimension| out.put_u16_le(dimension.get()));
         out.put_slice(self.placement.key());
         put_compact_size(&mut out, self.nodes.len() as u64);
-        for (key, node) in &self.nodes {
-            put_entry(&mut out, key, node);
+        for (key, node) in self.nodes.iter() {
+            put_entry(&mut out, &key, node);
         }
         out.put_u64_le(checksum(&out));
         out
@@ -164,6 +164,7 @@ impl Book {
     /// Puts an entry where it was.
     fn restore(&mut self, key: Key, node: Node) -> Result<(), &'static str> {
         let Shape { fresh, used, .. } = self.config.shape;
+        let slot = self.nodes.insert(key, node);
         let (table, count, buckets) = match &node.home {
             Home::Fresh(refs) => (&mut self.fresh, fresh, refs.as_slice()),
             Home::Used(bucket) => (&mut self.used, used, std::slice::from_ref(bucket)),
@@ -172,12 +173,11 @@ impl Book {
             if *bucket >= count.get() {
                 return Err("bucket number");
             }
-            if !table.insert(*bucket, key) {
+            if !table.insert(*bucket, key, slot) {
                 return Err("bucket that is full already");
             }
         }
         self.used_count += usize::from(node.is_used());
-        self.nodes.insert(key, node);
         Ok(())
     }
 
@@ -185,17 +185,14 @@ impl Book {
     fn place_anew(&mut self, key: Key, mut node: Node) {
         let fresh = self.placement.fresh(key.group(), AddrGroup::of(canonical_ip(node.source.into())));
         let used = self.placement.used(&key);
-        if node.is_used() && self.used.insert(used, key) {
+        if node.is_used() && !self.used.is_full(used) {
             node.home = Home::Used(used);
-            self.used_count += 1;
-        } else if self.fresh.insert(fresh, key) {
-            let mut refs = Refs::default();
-            refs.insert(fresh);
-            node.home = Home::Fresh(refs);
+        } else if !self.fresh.is_full(fresh) {
+            node.home = Home::Fresh(Refs::one(fresh));
         } else {
             return;
         }
-        self.nodes.insert(key, node);
+        self.restore(key, node).expect("the buckets are this shape's and have room");
     }
 }
 

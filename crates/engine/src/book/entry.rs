@@ -73,6 +73,12 @@ pub(super) struct Refs {
 }
 
 impl Refs {
+    pub(super) const fn one(bucket: u16) -> Self {
+        let mut buckets = [0; MAX_REFS];
+        buckets[0] = bucket;
+        Self { count: 1, buckets }
+    }
+
     pub(super) fn as_slice(&self) -> &[u16] {
         &self.buckets[..usize::from(self.count)]
     }

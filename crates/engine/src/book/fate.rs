@@ -7,6 +7,7 @@ use rookery_base::id::canonical_ip;
 
 use super::Book;
 use super::entry::{Home, Key, MINUTE, Node, Refs};
+use super::nodes::Slot;
 
 /// A connection moves an address's time forward when it is older than this.
 const HEARD_BEFORE: u64 = 20 * MINUTE;
@@ -18,6 +19,7 @@ impl Book {
             node.attempts = node.attempts.saturating_add(1);
             node.last_attempt = now;
         })
+        .is_some()
     }
 
     /// A connection to the address was made, or one that lasted ends: something is there. False when the book does
@@ -28,6 +30,7 @@ impl Book {
                 node.time = now;
             }
         })
+        .is_some()
     }
 
     /// A handshake with the address has succeeded, and it announces `services`: it moves to the used table, whose oldest
@@ -39,10 +42,10 @@ impl Book {
             node.last_attempt = now;
             node.attempts = 0;
         });
-        if known {
-            self.promote(Key::of(addr), now);
+        if let Some(slot) = known {
+            self.promote(Key::of(addr), slot, now);
         }
-        known
+        known.is_some()
     }
 
     /// Forgets an address. False when the book does not know it.
@@ -54,11 +57,11 @@ impl Book {
         true
     }
 
-    fn update(&mut self, addr: SocketAddr, change: impl FnOnce(&mut Node)) -> bool {
-        let Some(node) = self.nodes.get_mut(&Key::of(addr)) else { return false };
-        change(node);
+    fn update(&mut self, addr: SocketAddr, change: impl FnOnce(&mut Node)) -> Option<Slot> {
+        let slot = self.nodes.find(&Key::of(addr))?;
+        change(&mut self.nodes[slot]);
         self.changed = true;
-        true
+        Some(slot)
     }
 
     /// Takes an entry out of the buckets that hold it.
@@ -73,33 +76,30 @@ impl Book {
     }
 
     /// Moves an entry to the used table, if it is not there.
-    fn promote(&mut self, key: Key, now: u64) {
-        let node = self.nodes[&key];
+    fn promote(&mut self, key: Key, slot: Slot, now: u64) {
+        let node = self.nodes[slot];
         if node.is_used() {
             return;
         }
         self.vacate(key, &node);
         let bucket = self.placement.used(&key);
         if self.used.is_full(bucket) {
-            let oldest = self.used.bucket(bucket).iter().min_by_key(|key| self.nodes[key].time).copied();
-            self.demote(oldest.expect("a full bucket holds something"), now);
+            let oldest = self.used.bucket(bucket).iter().min_by_key(|(_, slot)| self.nodes[*slot].time);
+            let (oldest, slot) = *oldest.expect("a full bucket holds something");
+            self.demote(oldest, slot, now);
         }
-        assert!(self.used.insert(bucket, key), "room was made, and the entry was fresh");
+        assert!(self.used.insert(bucket, key, slot), "room was made, and the entry was fresh");
         self.used_count += 1;
-        self.set_home(key, Home::Used(bucket));
+        self.nodes[slot].home = Home::Used(bucket);
     }
 
     /// Moves a used entry back to its bucket in the fresh table: it gave way, it did not fail.
-    fn demote(&mut self, key: Key, now: u64) {
-        let node = self.nodes[&key];
+    fn demote(&mut self, key: Key, slot: Slot, now: u64) {
+        let node = self.nodes[slot];
         self.vacate(key, &node);
-        self.set_home(key, Home::Fresh(Refs::default()));
+        self.nodes[slot].home = Home::Fresh(Refs::default());
         let bucket = self.placement.fresh(key.group(), AddrGroup::of(canonical_ip(node.source.into())));
-        self.refer(key, bucket, now);
-    }
-
-    fn set_home(&mut self, key: Key, home: Home) {
-        self.nodes.get_mut(&key).expect("only entries that are in the book move").home = home;
+        self.refer(key, slot, bucket, now);
     }
 
     /// Makes room in a fresh bucket, when it is full: stale entries leave it; if there are none, the one that was heard
@@ -108,17 +108,22 @@ impl Book {
         if !self.fresh.is_full(bucket) {
             return;
         }
-        let held = self.fresh.bucket(bucket);
-        let mut leaving: Vec<Key> =
-            held.iter().filter(|key| self.nodes[key].is_stale(now)).copied().collect();
-        if leaving.is_empty() {
-            let rank = |key: &&Key| (self.nodes[key].is_under_way(now), self.nodes[key].time);
-            leaving.extend(held.iter().min_by_key(rank));
+        let (mut leaving, mut oldest) = (Vec::new(), None);
+        for (key, slot) in self.fresh.bucket(bucket) {
+            let node = &self.nodes[*slot];
+            let rank = (node.is_under_way(now), node.time);
+            if node.is_stale(now) {
+                leaving.push((*key, *slot));
+            } else if oldest.is_none_or(|(least, _)| rank < least) {
+                oldest = Some((rank, (*key, *slot)));
+            }
         }
-        for key in leaving {
+        if leaving.is_empty() {
+            leaving.extend(oldest.map(|(_, held)| held));
+        }
+        for (key, slot) in leaving {
             self.fresh.remove(bucket, &key);
-            let node = self.nodes.get_mut(&key).expect("buckets hold only entries that are in the book");
-            if let Home::Fresh(refs) = &mut node.home {
+            if let Home::Fresh(refs) = &mut self.nodes[slot].home {
                 refs.remove(bucket);
                 if refs.as_slice().is_empty() {
                     self.nodes.remove(&key);

@@ -12,6 +12,7 @@ use rookery_base::AddrGroup;
 use rookery_base::id::{canonical_addr, canonical_ip, mapped};
 
 use super::entry::{DAY, FUTURE, HOUR, Home, Key, MINUTE, Node, Refs};
+use super::nodes::Slot;
 use super::{Book, BookConfig};
 
 /// Times up to this (March 1973) are some other number written in the field.
@@ -149,13 +150,14 @@ impl Book {
         let key = Key::of(record.addr);
         let from = mapped(source.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
         let bucket = self.placement.fresh(key.group(), AddrGroup::of(canonical_ip(from.into())));
-        if let Some(node) = self.nodes.get_mut(&key) {
+        if let Some(slot) = self.nodes.find(&key) {
+            let node = &mut self.nodes[slot];
             let penalty = if source.is_some() { SOURCE_PENALTY } else { 0 };
             let before = (node.time, node.services);
             let more = node.hear(record, penalty, now, rng);
             self.changed |= before != (node.time, node.services);
             if more && !self.fresh.contains(bucket, &key) {
-                self.refer(key, bucket, now);
+                self.refer(key, slot, bucket, now);
             }
             return false;
         }
@@ -168,19 +170,21 @@ impl Book {
             attempts: 0,
             home: Home::Fresh(Refs::default()),
         };
-        self.nodes.insert(key, node);
-        self.refer(key, bucket, now);
+        let slot = self.nodes.insert(key, node);
+        self.refer(key, slot, bucket, now);
         true
     }
 
     /// Puts a fresh entry into one more bucket, making room there first.
-    pub(super) fn refer(&mut self, key: Key, bucket: u16, now: u64) {
+    pub(super) fn refer(&mut self, key: Key, slot: Slot, bucket: u16, now: u64) {
         self.make_room(bucket, now);
-        let node = self.nodes.get_mut(&key).expect("the caller has entered it, and making room spares it");
-        if let Home::Fresh(refs) = &mut node.home
+        if let Home::Fresh(refs) = &mut self.nodes[slot].home
             && refs.insert(bucket)
         {
-            assert!(self.fresh.insert(bucket, key), "room was made, and the entry did not name the bucket");
+            assert!(
+                self.fresh.insert(bucket, key, slot),
+                "room was made, and the entry did not name the bucket"
+            );
         }
         self.changed = true;
     }

@@ -75,9 +75,10 @@ fn step(book: &mut Book, model: &mut Model, rng: &mut ChaCha8Rng, now: &mut u64,
         }
         Op::Known(g, h) => {
             let addr = in_group(*g, *h);
+            let before = book.get(addr).is_some();
             if let Ok(new) = book.add_known(addr, *now, rng) {
                 model.told.insert(addr);
-                assert!(!model.own.contains(&addr) && book.get(addr).is_some() && (new || book.len() > 0));
+                assert!(!model.own.contains(&addr) && book.get(addr).is_some() && new != before);
             }
         }
         Op::Attempted(g, h) => {
