@@ -60,13 +60,14 @@ pub(super) struct Window {
     len: usize,
     /// All but the last are full.
     pieces: VecDeque<Piece>,
+    spare: Vec<Piece>,
 }
 
 impl Window {
     /// An empty window whose first header will be at `floor`, and which will be trimmed to about `depth`.
     pub(super) fn new(header_len: usize, depth: u32, floor: Height) -> Self {
         let shift = (depth / PIECES).max(1).ilog2();
-        Self { header_len, shift, floor, len: 0, pieces: VecDeque::new() }
+        Self { header_len, shift, floor, len: 0, pieces: VecDeque::new(), spare: Vec::new() }
     }
 
     /// Height of the first header that is kept.
@@ -110,10 +111,11 @@ impl Window {
 
     pub(super) fn push(&mut self, recent: Recent, raw: &[u8]) {
         if self.len.is_multiple_of(self.piece()) {
-            self.pieces.push_back(Piece {
+            let piece = self.spare.pop().unwrap_or_else(|| Piece {
                 facts: Vec::with_capacity(self.piece()),
                 raw: Vec::with_capacity(self.piece() * self.header_len),
             });
+            self.pieces.push_back(piece);
         }
         let piece = self.pieces.back_mut().expect("a piece was pushed when the last was full");
         piece.facts.push(recent);
@@ -137,7 +139,11 @@ impl Window {
     /// Drops whole pieces below `floor`, never the last header.
     pub(super) fn trim(&mut self, floor: Height) {
         while self.len > self.piece() && self.floor + self.piece() as Height <= floor {
-            self.pieces.pop_front();
+            if let Some(mut piece) = self.pieces.pop_front() && self.spare.len() < 2 * PIECES as usize {
+                piece.facts.clear();
+                piece.raw.clear();
+                self.spare.push(piece);
+            }
             self.floor += self.piece() as Height;
             self.len -= self.piece();
         }

@@ -1,0 +1,609 @@
+//! The header reactor's loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rookery_base::{CloseCause, Generation, Hash32, Height, PeerFault, PeerFaultKind};
+use rookery_engine::session::Pushed;
+use rookery_engine::{Command, PeerHandle};
+use rookery_observe::metrics::Why;
+use rookery_runtime::{Env, FairMailbox, Instant, LaneLimits, OnPanic, Worker};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::commit::Committer;
+use super::ingress::{HeadersMail, HeadersOrder, HeadersService};
+use super::keeper::Keeper;
+use super::roster::{AnswerFacts, Outcome, Purpose, Roster};
+use super::serve;
+use super::start::{Opened, StoreArchive};
+use super::time::PeerTime;
+use crate::tree::{Batch, HeaderTree, Inserted, MAX_PENDING_BYTES, Refused};
+use crate::{Chain, HeaderFacts, HeaderFault};
+
+/// How a header reactor works.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadersConfig {
+    /// Headers in a full message of this wire.
+    pub full: usize,
+    /// Sessions at a time.
+    pub most_peers: usize,
+}
+
+/// New headers up to this many are announced; more came in bulk and are no news to anybody.
+const ANNOUNCE: usize = 8;
+/// Questions from this node that wait.
+const ASKS: usize = 16;
+/// Jobs that wait for the store: one commit, and a blob now and then.
+const STORE_QUEUE: usize = 8;
+/// Points for an answer that does not link to anything: a peer that reorganised while it answered does it once.
+const UNLINKED_POINTS: u32 = 34;
+
+/// Where the chain is. Published after each change; the newest is always there to be read.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ChainStatus {
+    /// The network's name.
+    pub network: &'static str,
+    /// Height of the best header.
+    pub height: Height,
+    /// Its hash.
+    pub tip: String,
+    /// The time that it claims, in seconds since 1970.
+    pub tip_time: u64,
+    /// Accumulated work, hexadecimal.
+    pub work: String,
+    /// Height of the last header that is durably stored.
+    pub stored: Option<Height>,
+    /// The best height that a connected peer claims.
+    pub target: Option<Height>,
+    /// Peers that are asked for headers.
+    pub peers: usize,
+    /// Requests that are out for the headers after the tip.
+    pub asked: usize,
+    /// Whether the chain is synced by its own rule.
+    pub synced: bool,
+    /// Headers accepted since the start.
+    pub accepted: u64,
+    /// Reorganisations since the start.
+    pub reorganisations: u64,
+    /// Headers that the last reorganisation left.
+    pub last_reorganisation_depth: u32,
+}
+
+impl ChainStatus {
+    /// Every connected peer's headers are here and durable, as far as the peers tell.
+    pub fn caught_up(&self) -> bool {
+        self.peers > 0
+            && self.asked == 0
+            && self.target.is_none_or(|target| target <= self.height)
+            && self.stored == Some(self.height)
+    }
+}
+
+/// What became of headers that this node made itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    /// Headers that were new.
+    pub new: usize,
+    /// Why not all were taken.
+    pub refused: Option<String>,
+}
+
+enum Ask {
+    Submit(Vec<HeaderFacts>, Bytes, oneshot::Sender<Submitted>),
+    Recent(usize, oneshot::Sender<(Height, Bytes)>),
+    Range(Height, usize, oneshot::Sender<Result<Bytes, String>>),
+    Why(oneshot::Sender<Vec<String>>),
+}
+
+/// Asks the header reactor.
+#[derive(Clone)]
+pub struct HeadersHandle {
+    asks: mpsc::Sender<Ask>,
+    status: watch::Receiver<ChainStatus>,
+    service: HeadersService,
+    store: Worker<Keeper>,
+}
+
+impl HeadersHandle {
+    /// Starts the reactor and the store's worker in `env`'s scope. A panic in either stops the node. On
+    /// cancellation what is pending is committed before the reactor ends.
+    pub fn start(
+        env: &Env,
+        chain: Arc<dyn Chain>,
+        opened: Opened,
+        keeper: Keeper,
+        durable: Option<Height>,
+        config: HeadersConfig,
+    ) -> Self {
+        let store = Worker::start(env, "store", STORE_QUEUE, keeper);
+        let mailbox = FairMailbox::new(
+            "headers",
+            LaneLimits::PEER,
+            config.most_peers,
+            env.clock,
+            Arc::clone(&env.metrics),
+        );
+        let service = HeadersService(mailbox.opener());
+        let (asks, asked) = mpsc::channel(ASKS);
+        let mut reactor = Reactor {
+            committer: Committer::new(env.clone(), store.clone(), durable),
+            env: env.clone(),
+            chain,
+            tree: opened.tree,
+            archive: opened.archive,
+            roster: Roster::default(),
+            time: PeerTime::default(),
+            mailbox,
+            asks: asked,
+            config,
+            accepted: 0,
+            reorganisations: 0,
+            last_depth: 0,
+            published: None,
+        };
+        let (status, watch) = watch::channel(reactor.status());
+        reactor.env.metrics.header_height.set(i64::from(reactor.tree.tip().height));
+        env.scope.spawn_to_end("headers", OnPanic::StopNode, reactor.run(status));
+        Self { asks, status: watch, service, store }
+    }
+
+    /// Lanes for a network's headers service.
+    pub fn service(&self) -> HeadersService {
+        self.service.clone()
+    }
+
+    /// Where the chain is now.
+    pub fn status(&self) -> ChainStatus {
+        self.status.borrow().clone()
+    }
+
+    /// Follows [`status`](Self::status).
+    pub fn watch(&self) -> watch::Receiver<ChainStatus> {
+        self.status.clone()
+    }
+
+    /// Hands over headers that this node made; as if a peer had sent them.
+    pub async fn submit(&self, facts: Vec<HeaderFacts>, raw: Bytes) -> Option<Submitted> {
+        self.ask(|tell| Ask::Submit(facts, raw, tell)).await
+    }
+
+    /// The last `count` raw headers of the main chain at most, and the height of the first of them.
+    pub async fn recent(&self, count: usize) -> Option<(Height, Bytes)> {
+        self.ask(|tell| Ask::Recent(count, tell)).await
+    }
+
+    /// Raw main-chain headers from a height on, as far as they go.
+    ///
+    /// # Errors
+    /// When the store cannot be read or the node is stopping.
+    pub async fn range(&self, from: Height, count: usize) -> Result<Bytes, String> {
+        self.ask(|tell| Ask::Range(from, count, tell))
+            .await
+            .unwrap_or_else(|| Err("the node is stopping".into()))
+    }
+
+    /// What progress waits for, in words.
+    pub async fn why(&self) -> Vec<String> {
+        self.ask(Ask::Why).await.unwrap_or_else(|| vec!["the node is stopping".into()])
+    }
+
+    /// Saves a blob durably beside the headers.
+    ///
+    /// # Errors
+    /// When the store cannot.
+    pub async fn save(&self, name: &'static str, bytes: Vec<u8>) -> Result<(), String> {
+        match self.store.call(move |keeper| keeper.save(name, bytes)).await {
+            Ok(saved) => saved.map_err(|error| error.to_string()),
+            Err(_) => Err("the store's worker has ended".into()),
+        }
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        self.asks.send(make(tell)).await.ok()?;
+        told.await.ok()
+    }
+}
+
+struct Reactor {
+    env: Env,
+    chain: Arc<dyn Chain>,
+    tree: HeaderTree,
+    archive: StoreArchive,
+    roster: Roster,
+    time: PeerTime,
+    committer: Committer,
+    mailbox: FairMailbox<HeadersMail>,
+    asks: mpsc::Receiver<Ask>,
+    config: HeadersConfig,
+    accepted: u64,
+    reorganisations: u64,
+    last_depth: u32,
+    published: Option<(Hash32, Option<Height>, Option<Height>, usize, usize)>,
+}
+
+/// Where headers came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Peer(Generation),
+    Ourselves,
+}
+
+impl Reactor {
+    async fn run(mut self, status: watch::Sender<ChainStatus>) {
+        let clock = self.env.clock;
+        loop {
+            let now = clock.now();
+            if !self.full() {
+                self.assign(now);
+            }
+            self.committer.work(&mut self.tree, now, self.roster.working() == 0);
+            self.publish(&status);
+            let (full, due) = (self.full(), self.due(now));
+            tokio::select! {
+                biased;
+                () = self.env.scope.cancelled() => break,
+                kept = self.committer.done() => {
+                    if let Err(why) = self.committer.finish(kept, &mut self.tree, &mut self.archive) {
+                        self.env.scope.stop_node(why);
+                        return;
+                    }
+                }
+                ask = self.asks.recv() => match ask {
+                    Some(ask) => self.answer(ask),
+                    None => break,
+                },
+                mail = self.mailbox.recv(), if !full => {
+                    self.mail(mail);
+                    let step = clock.now().saturating_duration_since(now);
+                    self.env.metrics.reactor_step_seconds.observe(step.as_secs_f64());
+                }
+                () = clock.sleep_until(due) => {}
+            }
+        }
+        self.flush().await;
+        self.publish(&status);
+    }
+
+    /// Commits what is pending, at the end.
+    async fn flush(&mut self) {
+        loop {
+            self.committer.work(&mut self.tree, self.env.clock.now(), true);
+            if self.committer.since().is_none() {
+                return;
+            }
+            let kept = self.committer.done().await;
+            if let Err(why) = self.committer.finish(kept, &mut self.tree, &mut self.archive) {
+                self.env.scope.stop_node(why);
+                return;
+            }
+        }
+    }
+
+    /// Too much waits for the store: nothing more is admitted.
+    fn full(&self) -> bool {
+        self.tree.pending_bytes() >= MAX_PENDING_BYTES
+    }
+
+    fn due(&self, now: Instant) -> Instant {
+        let dues = [self.roster.due(now), self.committer.due()];
+        dues.into_iter().flatten().min().unwrap_or(now + super::roster::PROBE)
+    }
+
+    fn assign(&mut self, now: Instant) {
+        let height = self.tree.tip().height;
+        while let Some((generation, purpose)) = self.roster.next(now, height) {
+            let locator = match self.tree.locator(&self.archive) {
+                Ok(locator) => locator,
+                Err(error) => return self.env.scope.stop_node(error.to_string()),
+            };
+            let verdict = match purpose {
+                Purpose::Primary => "primary",
+                Purpose::Hedge => "hedge",
+                Purpose::Probe => "probe",
+            };
+            if self.order(generation, HeadersOrder::Ask { locator }) {
+                self.env.trace("ask", generation.0, 0, u64::from(height), verdict);
+                self.roster.asked(generation, purpose, now, height);
+            } else {
+                self.roster.not_asked(generation, now);
+            }
+        }
+    }
+
+    fn order(&self, generation: Generation, order: HeadersOrder) -> bool {
+        self.roster.get(generation).is_some_and(|peer| push(&peer.handle, order))
+    }
+
+    fn mail(&mut self, mail: HeadersMail) {
+        let now = self.env.clock.now();
+        match mail {
+            HeadersMail::Up { peer, height, time_offset } => {
+                self.time.add(peer.addr.ip(), time_offset);
+                self.roster.up(peer, height);
+            }
+            HeadersMail::Gone(generation) => self.roster.gone(generation),
+            HeadersMail::Batch { from, facts, raw, charge, asked } => {
+                self.batch(from, &facts, &raw, asked, now);
+                // The tree has its own copy of what it took, within its own bound.
+                drop(charge);
+            }
+            HeadersMail::Unanswered { from, why } => {
+                self.env.trace("unanswered", from.0, 0, 0, why);
+                let outcome = self.roster.unanswered(from, self.tree.tip().height, now);
+                self.follow(from, &outcome, "did not answer a request for headers");
+            }
+            HeadersMail::Announced { from, hash } => match self.tree.contains(&self.archive, &hash) {
+                Ok(true) => {}
+                Ok(false) => self.roster.claims(from, self.tree.tip().height.saturating_add(1)),
+                Err(error) => self.env.scope.stop_node(error.to_string()),
+            },
+            HeadersMail::Locate { from, locator, stop } => self.serve(from, &locator, &stop),
+        }
+    }
+
+    fn batch(&mut self, from: Generation, facts: &[HeaderFacts], raw: &[u8], asked: bool, now: Instant) {
+        let inserted = self.insert(Source::Peer(from), facts, raw);
+        let height = inserted.tip.height;
+        let taken = inserted.new + inserted.known;
+        let last = taken.checked_sub(1).and_then(|last| facts.get(last));
+        let last = last.and_then(|last| self.tree.height_of(&self.archive, &last.hash).ok().flatten());
+        if let Some(last) = last {
+            self.roster.claims(from, last);
+        }
+        if asked {
+            let full = facts.len() >= self.config.full && inserted.refused.is_none();
+            // A side branch has no height on the main chain: its sender has more for us as long as messages are full.
+            let last = last.unwrap_or(height);
+            let answer = AnswerFacts { new: inserted.new, full, last, height };
+            let outcome = self.roster.answered(from, &answer, now);
+            self.follow(from, &outcome, "answered with headers that we have");
+        }
+        if let Some((index, refused)) = inserted.refused {
+            self.refused(from, index, &refused, asked, now);
+        }
+    }
+
+    fn insert(&mut self, source: Source, facts: &[HeaderFacts], raw: &[u8]) -> Inserted {
+        let now = self.time.now(self.env.clock.unix());
+        let number = match source {
+            Source::Peer(generation) => generation.0,
+            Source::Ourselves => 0,
+        };
+        let batch = Batch { facts, raw, source: number };
+        let inserted = self.tree.insert(&self.archive, &batch, now);
+        self.accepted += inserted.new as u64;
+        self.env.metrics.headers_accepted.inc_by(inserted.new as u64);
+        let verdict = match &inserted.refused {
+            Some((_, refused)) => label(refused),
+            None if inserted.tip_changed => "tip",
+            None => "kept",
+        };
+        self.env.trace("insert", number, 0, u64::from(inserted.tip.height), verdict);
+        if let Some(reorganised) = inserted.reorganised {
+            self.reorganisations += 1;
+            self.last_depth = reorganised.disconnected;
+            self.env.metrics.reorgs.inc();
+            self.env.metrics.reorg_depth.set(i64::from(reorganised.disconnected));
+            tracing::info!(
+                fork = reorganised.fork,
+                left = reorganised.disconnected,
+                joined = reorganised.connected,
+                "the chain was reorganised"
+            );
+        }
+        if inserted.tip_changed {
+            self.env.metrics.header_height.set(i64::from(inserted.tip.height));
+            self.announce(source, &inserted);
+        }
+        inserted
+    }
+
+    fn refused(&mut self, from: Generation, index: usize, refused: &Refused, asked: bool, now: Instant) {
+        let why = label(refused);
+        self.env.metrics.headers_refused.get_or_create(&Why { why }).inc();
+        let detail = format!("header {index} of its message: {refused}");
+        let fault = match refused {
+            // Nothing more is admitted until the store has caught up; then the peer is asked again.
+            Refused::Full { .. } => return,
+            Refused::Orphan { .. } if !asked => {
+                // Announced from further on than we know: ask it from our locator.
+                self.roster.claims(from, self.tree.tip().height.saturating_add(1));
+                return;
+            }
+            Refused::Orphan { .. } => PeerFault::score(UNLINKED_POINTS, PeerFaultKind::InvalidData, detail),
+            Refused::Fault(HeaderFault::TooNew { .. }) => PeerFault::note(PeerFaultKind::BadChain, detail),
+            Refused::Unlinked { .. } => PeerFault::close(PeerFaultKind::InvalidData, detail),
+            Refused::Fault(_) | Refused::BelowCheckpoint { .. } => {
+                PeerFault::ban(PeerFaultKind::BadChain, detail)
+            }
+            Refused::Unreadable(error) => return self.env.scope.stop_node(error.to_string()),
+            Refused::SideFull { .. } | Refused::TooHigh => {
+                self.order(from, HeadersOrder::Note(format!("ours: {detail}")));
+                let outcome = self.roster.rest(from, now);
+                return self.follow(from, &outcome, "sends branches that lead nowhere");
+            }
+        };
+        self.order(from, HeadersOrder::Fault(fault));
+        let outcome = self.roster.rest(from, now);
+        self.follow(from, &outcome, "sends headers that cannot be used");
+    }
+
+    fn follow(&mut self, from: Generation, outcome: &Outcome, why: &'static str) {
+        match outcome {
+            Outcome::Fine => {}
+            Outcome::Rests => {
+                self.order(from, HeadersOrder::Note(format!("rests: {why}")));
+            }
+            Outcome::Drop => {
+                if let Some(peer) = self.roster.get(from) {
+                    peer.handle.close(CloseCause::Dropped(format!("three times in a row: {why}").into()));
+                }
+            }
+        }
+    }
+
+    /// Tells every other peer of a few new headers.
+    fn announce(&self, source: Source, inserted: &Inserted) {
+        let joined = inserted.reorganised.map_or(inserted.new, |reorganised| reorganised.connected as usize);
+        if joined > ANNOUNCE {
+            return;
+        }
+        let first = inserted.tip.height + 1 - joined.min(inserted.tip.height as usize) as Height;
+        let Ok(raw) = serve::raw(&self.tree, &self.archive, first, inserted.tip.height) else { return };
+        let hashes: Vec<Hash32> = self.chain.facts(&raw).iter().map(|facts| facts.hash).collect();
+        for peer in self.roster.iter() {
+            if source != Source::Peer(peer.handle.generation) {
+                // A peer that does not keep up is told of a later one, or asks.
+                let _ =
+                    push(&peer.handle, HeadersOrder::Announce { raw: raw.clone(), hashes: hashes.clone() });
+            }
+        }
+    }
+
+    fn serve(&self, from: Generation, locator: &[Hash32], stop: &Hash32) {
+        if !self.tree.synced(self.time.now(self.env.clock.unix())) {
+            return;
+        }
+        match serve::answer(&self.tree, &self.archive, locator, stop, self.config.full) {
+            Ok(Some(raw)) => {
+                self.order(from, HeadersOrder::Serve { raw });
+            }
+            Ok(None) => {}
+            Err(error) => self.env.scope.stop_node(error.to_string()),
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        // Whoever asked may have gone.
+        match ask {
+            Ask::Submit(facts, raw, tell) => {
+                let inserted = self.insert(Source::Ourselves, &facts, &raw);
+                let refused = inserted.refused.map(|(index, refused)| format!("header {index}: {refused}"));
+                let _ = tell.send(Submitted { new: inserted.new, refused });
+            }
+            Ask::Recent(count, tell) => {
+                let last = self.tree.tip().height;
+                let first = self.tree.raw_from().max((last + 1).saturating_sub(count as Height));
+                let raw = serve::raw(&self.tree, &self.archive, first, last).unwrap_or_default();
+                let _ = tell.send((first, raw));
+            }
+            Ask::Range(from, count, tell) => {
+                let (first, tip) = (from.max(self.tree.base()), self.tree.tip().height);
+                let last = tip.min(first.saturating_add(count as Height).saturating_sub(1));
+                let range = match first <= last && count > 0 {
+                    true => serve::raw(&self.tree, &self.archive, first, last).map_err(|e| e.to_string()),
+                    false => Ok(Bytes::new()),
+                };
+                let _ = tell.send(range);
+            }
+            Ask::Why(tell) => {
+                let _ = tell.send(self.why());
+            }
+        }
+    }
+
+    fn why(&self) -> Vec<String> {
+        let now = self.env.clock.now();
+        let height = self.tree.tip().height;
+        let ago = |at: Instant| seconds(now.saturating_duration_since(at));
+        let mut lines = Vec::new();
+        match (self.roster.len(), self.roster.target()) {
+            (0, _) => lines.push("waits for a peer: none is connected".into()),
+            (peers, Some(target)) if target > height => {
+                lines.push(format!("{peers} peers, the best claims height {target}; we are at {height}"));
+            }
+            (peers, _) => lines.push(format!("at the tip of all {peers} peers, height {height}")),
+        }
+        for peer in self.roster.iter() {
+            let who = peer.handle.addr;
+            if let Some(asked) = peer.asked {
+                let what = match asked.purpose {
+                    Purpose::Primary => "for the headers",
+                    Purpose::Hedge => "as a second source for the headers",
+                    Purpose::Probe => "whether it has headers",
+                };
+                lines.push(format!("asked {who} {} ago {what} after {}", ago(asked.at), asked.height));
+            } else if let Some(until) = peer.rests_until.filter(|until| *until > now) {
+                let left = seconds(until.saturating_duration_since(now));
+                lines.push(format!(
+                    "{who} claims {} and rests for {left}: it failed {} times",
+                    peer.claimed, peer.strikes
+                ));
+            }
+        }
+        if let Some(since) = self.committer.since() {
+            lines.push(format!("the store has been writing for {}", ago(since)));
+        }
+        let pending = self.tree.pending_bytes();
+        if pending > 0 {
+            lines.push(format!(
+                "{pending} bytes of headers wait for the store, of at most {MAX_PENDING_BYTES}"
+            ));
+        }
+        if self.full() {
+            lines.push("nothing more is admitted until the store has caught up".into());
+        }
+        lines
+    }
+
+    fn status(&self) -> ChainStatus {
+        let tip = self.tree.tip();
+        ChainStatus {
+            network: self.chain.name(),
+            height: tip.height,
+            tip: tip.hash.to_string(),
+            tip_time: tip.time,
+            work: format!("{:x}", tip.work),
+            stored: self.committer.durable,
+            target: self.roster.target(),
+            peers: self.roster.len(),
+            asked: self.roster.working(),
+            synced: self.tree.synced(self.time.now(self.env.clock.unix())),
+            accepted: self.accepted,
+            reorganisations: self.reorganisations,
+            last_reorganisation_depth: self.last_depth,
+        }
+    }
+
+    /// Publishes the status when anything in it has changed.
+    fn publish(&mut self, status: &watch::Sender<ChainStatus>) {
+        let target = self.roster.target();
+        let key =
+            (self.tree.tip().hash, self.committer.durable, target, self.roster.len(), self.roster.working());
+        if self.published.as_ref() != Some(&key) {
+            self.env.metrics.target_height.set(target.map_or(0, i64::from));
+            status.send_replace(self.status());
+            self.published = Some(key);
+        }
+    }
+}
+
+fn push(handle: &PeerHandle, order: HeadersOrder) -> bool {
+    handle.push(Command::new(order)) == Pushed::Accepted
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.1} s", time.as_secs_f64())
+}
+
+/// A stable label for metrics and traces.
+const fn label(refused: &Refused) -> &'static str {
+    match refused {
+        Refused::Full { .. } => "full",
+        Refused::Orphan { .. } => "orphan",
+        Refused::Unlinked { .. } => "unlinked",
+        Refused::BelowCheckpoint { .. } => "below_checkpoint",
+        Refused::SideFull { .. } => "side_full",
+        Refused::TooHigh => "too_high",
+        Refused::Unreadable(_) => "unreadable",
+        Refused::Fault(fault) => match fault {
+            HeaderFault::TooNew { .. } => "too_new",
+            HeaderFault::TooOld { .. } => "too_old",
+            HeaderFault::Bits { .. } => "bits",
+            HeaderFault::Checkpoint { .. } => "checkpoint",
+            _ => "rule",
+        },
+    }
+}

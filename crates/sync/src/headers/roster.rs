@@ -1,0 +1,254 @@
+//! Who could help, whom to ask next, and what follows from how they answer. Pure.
+//!
+//! The work is one thing at any moment: the headers after our tip. It is in exactly one place: waiting, or in the
+//! hands of one *primary* peer and of its *hedges*, whom the same was asked because the primary is slow. Whoever
+//! answers first moves the tip; the others' answers are recognised as known and cost nothing but their bytes.
+//!
+//! | a peer | then |
+//! |---|---|
+//! | answers with something new | stays the first choice |
+//! | answers with less than a full message | is believed to have no more than that |
+//! | does not answer, though it claims more | rests; the third time in a row it is dropped |
+//! | answers with nothing new, though it claims more | the same |
+//! | does not answer at our tip | is fine: hsd says nothing then |
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rookery_base::{Direction, Generation, Height};
+use rookery_engine::PeerHandle;
+use rookery_runtime::Instant;
+
+/// Primary and hedges that may be out for one piece of work.
+const MOST_ASKED: usize = 3;
+/// Hedge after three times the best answer so far, within these bounds. hsd takes 0.2 to 1 s for 2,000 headers.
+const HEDGE_LEAST: Duration = Duration::from_secs(1);
+/// The same, at most; and as long as no answer has been seen.
+const HEDGE_MOST: Duration = Duration::from_secs(3);
+/// How long a peer that did not help is not asked: longer than its answer would take if it were merely slow.
+const REST: Duration = Duration::from_secs(60);
+/// A peer that fails this often in a row is dropped; it may come back with a new handshake.
+const STRIKES: u32 = 3;
+/// While nobody claims more, one peer is asked this often all the same: it finds a fork of equal height, and headers
+/// that were announced to nobody.
+pub(super) const PROBE: Duration = Duration::from_secs(60);
+
+/// Why a peer was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It claims more than we have.
+    Primary,
+    /// The primary is slow.
+    Hedge,
+    /// To see whether it has anything that it has not told. Silence is a good answer.
+    Probe,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub at: Instant,
+    pub purpose: Purpose,
+    /// Our height when it was asked.
+    pub height: Height,
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub handle: PeerHandle,
+    pub claimed: Height,
+    pub asked: Option<Asked>,
+    pub rests_until: Option<Instant>,
+    pub strikes: u32,
+    took: Option<Duration>,
+    probed: Option<Instant>,
+}
+
+/// What follows from an answer, or from none.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing.
+    Fine,
+    /// The peer rests.
+    Rests,
+    /// The peer is to be dropped.
+    Drop,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    peers: BTreeMap<Generation, Peer>,
+    best_took: Option<Duration>,
+    last_probe: Option<Instant>,
+}
+
+impl Roster {
+    pub fn up(&mut self, handle: PeerHandle, claimed: Height) {
+        let generation = handle.generation;
+        let peer =
+            Peer { handle, claimed, asked: None, rests_until: None, strikes: 0, took: None, probed: None };
+        self.peers.insert(generation, peer);
+    }
+
+    pub fn gone(&mut self, generation: Generation) {
+        self.peers.remove(&generation);
+    }
+
+    pub fn get(&self, generation: Generation) -> Option<&Peer> {
+        self.peers.get(&generation)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// The best height that a peer claims, of those that are still believed.
+    pub fn target(&self) -> Option<Height> {
+        self.peers.values().map(|peer| peer.claimed).max()
+    }
+
+    /// Requests that are out for the headers after our tip.
+    pub fn working(&self) -> usize {
+        self.peers
+            .values()
+            .filter(|peer| matches!(peer.asked, Some(a) if a.purpose != Purpose::Probe))
+            .count()
+    }
+
+    /// A peer has told of a header at this height.
+    pub fn claims(&mut self, generation: Generation, height: Height) {
+        if let Some(peer) = self.peers.get_mut(&generation) {
+            peer.claimed = peer.claimed.max(height);
+        }
+    }
+
+    /// Whom to ask now, and why; to be asked again after each [`asked`](Self::asked) until it says none.
+    pub fn next(&self, now: Instant, height: Height) -> Option<(Generation, Purpose)> {
+        let purpose = match self.first_asked() {
+            None => Purpose::Primary,
+            Some(at) if now >= at + self.hedge_after() && self.working() < MOST_ASKED => Purpose::Hedge,
+            Some(_) => return None,
+        };
+        let ahead = self.free(now).filter(|peer| peer.claimed > height);
+        if let Some(best) = ahead.min_by_key(|peer| self.rank(peer)) {
+            return Some((best.handle.generation, purpose));
+        }
+        (purpose == Purpose::Primary).then(|| self.probe(now)).flatten()
+    }
+
+    /// A peer to look at though it claims nothing: each once when it is new, then one after the other.
+    fn probe(&self, now: Instant) -> Option<(Generation, Purpose)> {
+        let due = self.last_probe.is_none_or(|at| now >= at + PROBE);
+        let new = self.free(now).find(|peer| peer.probed.is_none());
+        let oldest = || self.free(now).filter(|_| due).min_by_key(|peer| peer.probed);
+        new.or_else(oldest).map(|peer| (peer.handle.generation, Purpose::Probe))
+    }
+
+    /// Lower is better: fewer failures, then peers that we chose, then the quickest, then the longest known.
+    fn rank(&self, peer: &Peer) -> (u32, bool, Duration, Generation) {
+        let took = peer.took.unwrap_or(HEDGE_MOST);
+        (peer.strikes, peer.handle.direction == Direction::Inbound, took, peer.handle.generation)
+    }
+
+    fn free(&self, now: Instant) -> impl Iterator<Item = &Peer> {
+        self.peers
+            .values()
+            .filter(move |peer| peer.asked.is_none() && peer.rests_until.is_none_or(|until| until <= now))
+    }
+
+    fn first_asked(&self) -> Option<Instant> {
+        let asked = self.peers.values().filter_map(|peer| peer.asked);
+        asked.filter(|asked| asked.purpose != Purpose::Probe).map(|asked| asked.at).max()
+    }
+
+    fn hedge_after(&self) -> Duration {
+        self.best_took.map_or(HEDGE_MOST, |took| (took * 3).clamp(HEDGE_LEAST, HEDGE_MOST))
+    }
+
+    pub fn asked(&mut self, generation: Generation, purpose: Purpose, now: Instant, height: Height) {
+        if let Some(peer) = self.peers.get_mut(&generation) {
+            peer.asked = Some(Asked { at: now, purpose, height });
+            peer.probed = Some(now);
+            if purpose == Purpose::Probe {
+                self.last_probe = Some(now);
+            }
+        }
+    }
+
+    /// A request could not be handed over: the peer does not keep up.
+    pub fn not_asked(&mut self, generation: Generation, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&generation) {
+            peer.rests_until = Some(now + REST);
+        }
+    }
+
+    /// An answer came, and was taken as far as it goes.
+    pub fn answered(&mut self, generation: Generation, answer: &AnswerFacts, now: Instant) -> Outcome {
+        let Some(peer) = self.peers.get_mut(&generation) else { return Outcome::Fine };
+        let Some(asked) = peer.asked.take() else { return Outcome::Fine };
+        let took = now.saturating_duration_since(asked.at);
+        let moved_on = answer.height > asked.height;
+        peer.claimed =
+            if answer.full { peer.claimed.max(answer.last.saturating_add(1)) } else { answer.last };
+        if answer.new > 0 {
+            peer.took = Some(took);
+            peer.strikes = 0;
+            self.best_took = Some(self.best_took.map_or(took, |best| best.min(took)));
+            return Outcome::Fine;
+        }
+        // The same as somebody else has sent, or nothing at the tip: nobody's fault.
+        if moved_on || asked.purpose == Purpose::Probe || !answer.full {
+            return Outcome::Fine;
+        }
+        Self::strike(peer, now)
+    }
+
+    /// No answer came in time.
+    pub fn unanswered(&mut self, generation: Generation, height: Height, now: Instant) -> Outcome {
+        let Some(peer) = self.peers.get_mut(&generation) else { return Outcome::Fine };
+        let Some(asked) = peer.asked.take() else { return Outcome::Fine };
+        if asked.purpose == Purpose::Probe || peer.claimed <= height {
+            return Outcome::Fine;
+        }
+        Self::strike(peer, now)
+    }
+
+    /// What a peer sent could not be used, through no fault that ends its session.
+    pub fn rest(&mut self, generation: Generation, now: Instant) -> Outcome {
+        match self.peers.get_mut(&generation) {
+            Some(peer) => Self::strike(peer, now),
+            None => Outcome::Fine,
+        }
+    }
+
+    fn strike(peer: &mut Peer, now: Instant) -> Outcome {
+        peer.strikes += 1;
+        peer.rests_until = Some(now + REST);
+        if peer.strikes >= STRIKES { Outcome::Drop } else { Outcome::Rests }
+    }
+
+    /// When the next thing is due without anybody's doing: a hedge, the end of a rest, a probe.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        let hedge =
+            self.first_asked().filter(|_| self.working() < MOST_ASKED).map(|at| at + self.hedge_after());
+        let rests = self.peers.values().filter_map(|peer| peer.rests_until);
+        let probe = self.last_probe.filter(|_| !self.peers.is_empty()).map(|at| at + PROBE);
+        rests.chain(hedge).chain(probe).filter(|at| *at > now).min()
+    }
+}
+
+/// What an answer brought.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnswerFacts {
+    /// Headers that were new to us.
+    pub new: usize,
+    /// The message was as full as messages get.
+    pub full: bool,
+    /// Height of the last header that it brought; our own height when it brought none.
+    pub last: Height,
+    /// Our height now.
+    pub height: Height,
+}
