@@ -1,0 +1,188 @@
+//! Configuration: one table of keys, five layers, and where each value came from.
+//!
+//! ```text
+//! flag  >  ROOKERY_* environment  >  file  >  preset of the network  >  default
+//! ```
+//!
+//! One name in three spellings: the key `data_dir` is `--data-dir` and `ROOKERY_DATA_DIR`; a key in a section,
+//! `ready.min_peers`, is `ROOKERY_READY__MIN_PEERS`. The file is `--config` or `ROOKERY_CONFIG`, else
+//! `$XDG_CONFIG_HOME/rookery/config.toml`, else `/etc/rookery/config.toml`; the first that exists is the only one
+//! read. An unknown key is an error that suggests the nearest name. Every layer is checked, also where a higher one
+//! overrides it: a typo does not wait for the day the flag is left out.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`keys`] | the table: name, meaning, how it is set and shown |
+//! | [`value`] | the types of values, what they accept and how they are written |
+//! | [`layers`] | files, environment and flags as assignments with an origin |
+//! | [`text`] | the documented default file |
+
+pub mod keys;
+pub mod layers;
+pub mod text;
+pub mod value;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::exit::Report;
+use crate::network::Network;
+use keys::{KEYS, Key};
+use layers::{Assignment, Origin, Surroundings};
+use value::{ListenAddress, LogFormat, PeerAddress, Raw};
+
+/// When the node counts as ready to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Fewest connected peers.
+    pub min_peers: u32,
+    /// Most blocks behind the best peer.
+    pub max_lag: u32,
+    /// Greatest age of the tip; `None` does not look at it.
+    pub max_tip_age: Option<Duration>,
+}
+
+/// Everything that can be configured, all layers applied. [`KEYS`] says what each field means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "documented once, in the table of keys that users read")]
+pub struct Config {
+    pub network: Network,
+    pub data_dir: PathBuf,
+    pub connect: Vec<PeerAddress>,
+    pub peer: Vec<PeerAddress>,
+    pub bootstrap: bool,
+    pub listen: Vec<ListenAddress>,
+    pub max_outbound: u32,
+    pub max_inbound: u32,
+    pub metrics: Option<SocketAddr>,
+    pub log: String,
+    pub log_format: LogFormat,
+    pub ready: Ready,
+}
+
+/// Outbound sessions. hsd keeps 8: enough that one honest operator is among them, few enough to be polite.
+const MAX_OUTBOUND: u32 = 8;
+/// Inbound sessions, hsd's own default.
+const MAX_INBOUND: u32 = 20;
+/// A tip two blocks behind is the ordinary state of a node that has just heard of a block.
+const MAX_LAG: u32 = 2;
+
+impl Config {
+    /// The defaults of a network, on a machine with this data home.
+    pub fn defaults(network: Network, surroundings: &Surroundings) -> Self {
+        let preset = network.preset();
+        Self {
+            network,
+            data_dir: surroundings.data_home.join("rookery"),
+            connect: Vec::new(),
+            peer: Vec::new(),
+            bootstrap: preset.bootstrap,
+            listen: Vec::new(),
+            max_outbound: MAX_OUTBOUND,
+            max_inbound: MAX_INBOUND,
+            metrics: None,
+            log: "info".to_owned(),
+            log_format: LogFormat::Auto,
+            ready: Ready { min_peers: 1, max_lag: MAX_LAG, max_tip_age: preset.max_tip_age },
+        }
+    }
+
+    /// What a file with this text alone configures, on a machine without environment. Total: any text gives a
+    /// configuration or a report, for the fuzzer and for tools that check files.
+    pub fn from_toml(text: &str) -> Result<Self, Report> {
+        let assignments = layers::from_toml(text, &PathBuf::from("config.toml"))?;
+        Ok(Settled::new(&Surroundings::nowhere(), &assignments)?.config)
+    }
+
+    /// Where this network's chain, lock and control socket are.
+    pub fn chain_dir(&self) -> PathBuf {
+        self.data_dir.join(self.network.name())
+    }
+
+    /// The peers that were named, with ports, and whether there may be others.
+    pub fn named_peers(&self) -> NamedPeers {
+        let port = self.network.preset().port;
+        let only = !self.connect.is_empty();
+        let named = if only { &self.connect } else { &self.peer };
+        NamedPeers { named: named.iter().map(|peer| peer.with_port(port)).collect(), only }
+    }
+
+    /// The addresses to listen on, with ports.
+    pub fn listen_addresses(&self) -> Vec<SocketAddr> {
+        let port = self.network.preset().port;
+        self.listen.iter().map(|address| address.with_port(port)).collect()
+    }
+}
+
+/// The peers that the user named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedPeers {
+    /// `host:port`, the host an address or a name to resolve.
+    pub named: Vec<String>,
+    /// Only these: no seeds, no address book, no discovery.
+    pub only: bool,
+}
+
+/// A configuration and where each of its values came from.
+#[derive(Debug, Clone)]
+pub struct Settled {
+    /// The values.
+    pub config: Config,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Settled {
+    /// Applies assignments, lowest layer first, over the network's preset and the defaults.
+    pub fn new(surroundings: &Surroundings, assignments: &[Assignment]) -> Result<Self, Report> {
+        let scratch = || Config::defaults(Network::HandshakeMain, surroundings);
+        // The network decides presets, so it is settled before everything else.
+        let mut first = scratch();
+        for assignment in assignments.iter().filter(|assignment| assignment.key.path == "network") {
+            assignment.apply(&mut first)?;
+        }
+        let mut settled = Self {
+            config: Config::defaults(first.network, surroundings),
+            origins: KEYS.iter().map(|key| (key.path, key.untouched(first.network))).collect(),
+        };
+        for assignment in assignments {
+            assignment.apply(&mut settled.config)?;
+            settled.origins.insert(assignment.key.path, assignment.origin.clone());
+        }
+        Ok(settled)
+    }
+
+    /// Every layer of this process: file, environment and the given flags.
+    pub fn load(
+        surroundings: &Surroundings,
+        file: Option<PathBuf>,
+        flags: Vec<(&'static str, Raw)>,
+    ) -> Result<Self, Report> {
+        let mut assignments = layers::from_file(surroundings, file)?;
+        assignments.extend(layers::from_environment(surroundings)?);
+        assignments.extend(flags.into_iter().filter_map(|(path, raw)| {
+            let key = Key::by_path(path)?;
+            Some(Assignment { key, raw, origin: Origin::Flag(key.flag?) })
+        }));
+        let settled = Self::new(surroundings, &assignments)?;
+        if settled.config.data_dir.as_os_str() == "rookery" {
+            return Err(Report::usage("there is no home directory to keep data in").hint(
+                "set --data-dir DIR, or one of ROOKERY_DATA_DIR, XDG_DATA_HOME and HOME in the environment",
+            ));
+        }
+        Ok(settled)
+    }
+
+    /// Where the value of a key came from.
+    pub fn origin(&self, path: &str) -> Option<&Origin> {
+        self.origins.get(path)
+    }
+
+    /// Every key with its value as TOML and its origin, in the order of the table.
+    pub fn rows(&self) -> Vec<(&'static str, String, &Origin)> {
+        KEYS.iter()
+            .filter_map(|key| Some((key.path, (key.show)(&self.config), self.origins.get(key.path)?)))
+            .collect()
+    }
+}
