@@ -31,7 +31,7 @@
 //! | what | bytes a header | headers | at 236-byte headers |
 //! |---|---|---|---|
 //! | index | 8 a slot: 10.7 to 21.4 | the whole main chain | 4 MiB at 330,000 |
-//! | window | 80 and the raw header | [`WINDOW`], the uncommitted, and up to 256 | 1.4 MB, and 5.6 MB while [`MAX_PENDING_BYTES`] wait |
+//! | window | 80 and the raw header | [`WINDOW`], the uncommitted, and 8,192 for use again | 4 MB, 10 MB while [`MAX_PENDING_BYTES`] wait |
 //! | side | 200 to 330 and the raw header | up to [`MAX_SIDE_HEADERS`] | none on a quiet chain, 12 MB under attack |
 //!
 //! # Attacks

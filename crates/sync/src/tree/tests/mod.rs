@@ -2,6 +2,7 @@
 
 mod cases;
 mod flood;
+mod index;
 mod measure;
 mod model;
 mod toy;

@@ -406,8 +406,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
     #[test]
     fn a_tree_is_the_naive_tree(
         window in prop_oneof![Just(1_u32), Just(8), Just(64)],
