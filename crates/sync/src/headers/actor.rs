@@ -126,7 +126,7 @@ impl HeadersHandle {
         );
         let service = HeadersService(mailbox.opener());
         let (asks, asked) = mpsc::channel(ASKS);
-        let mut reactor = Reactor {
+        let reactor = Reactor {
             committer: Committer::new(env.clone(), store.clone(), durable),
             env: env.clone(),
             chain,
@@ -220,7 +220,17 @@ struct Reactor {
     accepted: u64,
     reorganisations: u64,
     last_depth: u32,
-    published: Option<(Hash32, Option<Height>, Option<Height>, usize, usize)>,
+    published: Option<Published>,
+}
+
+/// What of the status changes, to publish it only then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Published {
+    tip: Hash32,
+    durable: Option<Height>,
+    target: Option<Height>,
+    peers: usize,
+    asked: usize,
 }
 
 /// Where headers came from.
@@ -570,8 +580,13 @@ impl Reactor {
     /// Publishes the status when anything in it has changed.
     fn publish(&mut self, status: &watch::Sender<ChainStatus>) {
         let target = self.roster.target();
-        let key =
-            (self.tree.tip().hash, self.committer.durable, target, self.roster.len(), self.roster.working());
+        let key = Published {
+            tip: self.tree.tip().hash,
+            durable: self.committer.durable,
+            target,
+            peers: self.roster.len(),
+            asked: self.roster.working(),
+        };
         if self.published.as_ref() != Some(&key) {
             self.env.metrics.target_height.set(target.map_or(0, i64::from));
             status.send_replace(self.status());
