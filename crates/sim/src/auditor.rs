@@ -16,6 +16,8 @@ use rookery_observe::{TraceEvent, TraceSink};
 use rookery_runtime::Clock;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use crate::clock::WorldClock;
+
 /// Events kept for a failure's report: what happened just before, and short enough to be read.
 pub const LAST_EVENTS: usize = 64;
 
@@ -42,7 +44,7 @@ struct Book {
 
 /// Takes the trace of a whole world.
 pub struct Auditor {
-    clock: Clock,
+    clock: WorldClock,
     book: Mutex<Book>,
 }
 
@@ -54,6 +56,9 @@ impl fmt::Debug for Auditor {
 
 impl Auditor {
     /// An auditor that stamps events with this clock's time.
+    ///
+    /// # Panics
+    /// Outside a runtime.
     pub fn new(clock: Clock) -> Self {
         let book = Book {
             hasher: SipHasher13::new(),
@@ -61,7 +66,7 @@ impl Auditor {
             last: VecDeque::with_capacity(LAST_EVENTS),
             dump: None,
         };
-        Self { clock, book: Mutex::new(book) }
+        Self { clock: WorldClock::here(clock), book: Mutex::new(book) }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {

@@ -5,7 +5,7 @@
 //! | [`fabric`] | the internet: ordered pipes between hosts, a link model, faults that can be commanded or scheduled |
 //! | [`auditor`] | one running hash over everything that happened, and the last events for a failure's report |
 //! | [`world`] | runtime, nodes' surroundings, invariants, `until`, the failure report with its replay line |
-//! | [`scenarios`] | the named scenarios that `rookery sim` and the tests run |
+//! | [`mod@scenarios`] | the named scenarios that `rookery sim` and the tests run |
 //!
 //! A node in a world is whatever was started with an [`Env`](rookery_runtime::Env), an
 //! `Arc<dyn Transport>` and an address: the world knows nothing of what it says. The same code runs in a real node;
@@ -19,6 +19,7 @@
 //! time. Virtual time stands still then, and the run does not end.
 
 pub mod auditor;
+mod clock;
 pub mod fabric;
 pub mod scenarios;
 pub mod world;

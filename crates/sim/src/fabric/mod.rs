@@ -24,10 +24,23 @@
 //! | [`set_read_rate`](Fabric::set_read_rate) | the host reads each connection at this rate; its peers get back-pressure |
 //! | [`set_dials`](Fabric::set_dials) | dials to the host are refused, or never answered |
 //! | [`partition`](Fabric::partition) | bytes, endings and dials between groups stall; [`heal`](Fabric::heal) sends them again |
-//! | [`down`](Fabric::down) | all connections of the host reset or half-open, dials to it unanswered until [`up`](Fabric::up) |
+//! | [`down`](Fabric::down) | all connections of the host reset or half-open, dials to it refused or unanswered until [`up`](Fabric::up) |
 //!
 //! An end that closes in order sends FIN behind its bytes. One that closes with unread input, or gets bytes after
 //! it has closed, answers with a reset, as sockets do: the peer reads what had arrived, then `ConnectionReset`.
+//!
+//! # What it traces
+//!
+//! As node 0, with the connection's number as the peer. Hosts are numbered from 1 as they become known.
+//!
+//! | event | kind | len | verdict |
+//! |---|---|---|---|
+//! | `net_open` | the dialler's host | the acceptor's host | |
+//! | `net_bytes`, `net_fin` | 0 from the dialler, 1 from the acceptor | bytes that became readable | |
+//! | `net_reset` | the side it came from | 0 | `command`, `closed` or `not_accepted` |
+//! | `net_cut`, `net_close` | 0 | 0 | |
+//! | `net_dial` (peer: the dial's number) | 0 | 0 | `refused` |
+//! | `net_fault` (peer: the host, or 0) | 0 | the rate or the number of groups | which fault |
 //!
 //! # What it does not model
 //!
@@ -39,7 +52,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rookery_base::id::canonical_ip;
-use rookery_runtime::{Clock, Env, Instant, OnPanic};
+use rookery_runtime::{Env, Instant, OnPanic};
 use rookery_transport::Transport;
 use tokio::sync::Notify;
 
@@ -56,6 +69,7 @@ pub use link::{Link, SEGMENT, WINDOW};
 pub use net::{BACKLOG, DIAL_RETRY};
 pub use schedule::{Fault, Mix, Schedule};
 
+use crate::clock::WorldClock;
 use net::Net;
 use transport::HostTransport;
 
@@ -84,9 +98,9 @@ impl Dials {
 /// How a host goes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Down {
-    /// Its connections are reset: the process was killed.
+    /// Its connections are reset and dials to it refused: the process was killed.
     Reset,
-    /// Its connections are half-open from now on: the power went.
+    /// Its connections are half-open for good and dials to it unanswered: the power went.
     Silent,
 }
 
@@ -117,7 +131,7 @@ pub struct ConnInfo {
 #[derive(Debug)]
 struct Shared {
     net: Mutex<Net>,
-    clock: Clock,
+    clock: WorldClock,
     /// Wakes the driver for an event earlier than the one it sleeps for.
     sooner: Notify,
 }
@@ -166,10 +180,13 @@ pub struct Fabric {
 impl Fabric {
     /// A fabric without hosts, driven by a task in `env`'s scope; what happens is traced to `env`'s trace with the
     /// connection's number as the peer. `seed` decides jitter.
+    ///
+    /// # Panics
+    /// Outside a runtime.
     pub fn new(env: &Env, seed: u64) -> Self {
         let shared = Arc::new(Shared {
             net: Mutex::new(Net::new(env.clone(), seed)),
-            clock: env.clock,
+            clock: WorldClock::here(env.clock),
             sooner: Notify::new(),
         });
         let driver = Arc::clone(&shared);
@@ -251,7 +268,7 @@ impl Fabric {
         self.partition(&[]);
     }
 
-    /// Takes a host off the net. Its listeners stay bound and get nothing until it is [`up`](Self::up) again; a
+    /// Takes a host off the net; it cannot dial either. Its listeners stay bound and get nothing until it is [`up`](Self::up) again; a
     /// scenario that means a crash stops the node too, see [`World::crash`](crate::World::crash).
     pub fn down(&self, ip: IpAddr, how: Down) {
         self.shared.with(|net, _| net.down(ip, how));

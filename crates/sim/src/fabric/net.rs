@@ -24,14 +24,31 @@ pub const DIAL_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 struct Host {
+    /// In the order in which hosts became known, from 1: what the trace calls it.
+    number: u64,
     ports: BTreeSet<u16>,
     next_port: u16,
     listeners: BTreeMap<u16, Bound>,
     read_rate: Option<u64>,
     dials: Dials,
-    is_down: bool,
+    down: Option<Down>,
     group: usize,
     uplink: Option<Link>,
+}
+
+impl Host {
+    /// Whether nothing gets to it or from it.
+    fn is_dark(&self) -> bool {
+        self.down == Some(Down::Silent)
+    }
+
+    fn fate_of_dials(&self) -> Dials {
+        match self.down {
+            Some(Down::Reset) => Dials::Refuse,
+            Some(Down::Silent) => Dials::BlackHole,
+            None => self.dials,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -92,15 +109,21 @@ impl Net {
         self.env.trace(event, conn.0, kind, len as u64, verdict);
     }
 
+    fn note_fault(&mut self, ip: IpAddr, value: u64, what: &'static str) {
+        let number = self.host_mut(ip).number;
+        self.env.trace("net_fault", number, 0, value, what);
+    }
+
     // Hosts and links.
 
     pub(super) fn add_host(&mut self, ip: IpAddr) {
-        self.hosts.entry(canonical_ip(ip)).or_default();
+        self.host_mut(ip);
     }
 
     /// The host of this address, as commands use it: they may come before the host does.
     fn host_mut(&mut self, ip: IpAddr) -> &mut Host {
-        self.hosts.entry(canonical_ip(ip)).or_default()
+        let number = self.hosts.len() as u64 + 1;
+        self.hosts.entry(canonical_ip(ip)).or_insert_with(|| Host { number, ..Host::default() })
     }
 
     fn link(&self, from: IpAddr, to: IpAddr) -> Link {
@@ -142,7 +165,7 @@ impl Net {
 
     fn reachable(&self, a: IpAddr, b: IpAddr) -> bool {
         match (self.hosts.get(&a), self.hosts.get(&b)) {
-            (Some(a), Some(b)) => !a.is_down && !b.is_down && a.group == b.group,
+            (Some(a), Some(b)) => !a.is_dark() && !b.is_dark() && a.group == b.group,
             _ => false,
         }
     }
@@ -227,7 +250,7 @@ impl Net {
 
     pub(super) fn dial(&mut self, now: Instant, from: IpAddr, to: SocketAddr) -> io::Result<DialId> {
         let to = canonical_addr(to);
-        if self.host_mut(from).is_down {
+        if self.host_mut(from).down.is_some() {
             return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, format!("host {from} is down")));
         }
         let id = DialId(self.number());
@@ -283,7 +306,7 @@ impl Net {
         let Some(dial) = self.dials.get(&id) else { return };
         let (from, to) = (dial.from, dial.to);
         let back = at + self.flight(to.ip(), from, id.0);
-        let fate = self.hosts.get(&to.ip()).map_or(Dials::BlackHole, |host| host.dials);
+        let fate = self.hosts.get(&to.ip()).map_or(Dials::BlackHole, Host::fate_of_dials);
         if fate == Dials::BlackHole || !self.reachable(from, to.ip()) {
             self.agenda.put(at + DIAL_RETRY, Event::DialArrives(id));
             return;
@@ -339,7 +362,8 @@ impl Net {
         let links = [self.link(from, to.ip()), self.link(to.ip(), from)];
         let addrs = [SocketAddr::new(from, port), to];
         self.conns.insert(conn, Connection::new(conn, addrs, links, self.seed, at));
-        self.note("net_open", conn, 0, 0, "");
+        let (dialler, acceptor) = (self.host_mut(from).number, self.host_mut(to.ip()).number);
+        self.env.trace("net_open", conn.0, dialler as u16, acceptor, "");
         self.agenda.put(at + self.flight(from, to.ip(), conn.0), Event::Accept(conn, listener));
         self.finish_dial(id, Ok(conn));
     }
@@ -487,7 +511,7 @@ impl Net {
 
     pub(super) fn set_read_rate(&mut self, ip: IpAddr, rate: Option<u64>) {
         self.host_mut(ip).read_rate = rate;
-        self.env.trace("net_fault", 0, 0, rate.unwrap_or(0), "read_rate");
+        self.note_fault(ip, rate.unwrap_or(u64::MAX), "read_rate");
         for id in self.ids_of(ip) {
             let conn = self.conns.get_mut(&id).expect("just listed");
             for side in Side::BOTH {
@@ -498,26 +522,31 @@ impl Net {
 
     pub(super) fn set_dials(&mut self, ip: IpAddr, fate: Dials) {
         self.host_mut(ip).dials = fate;
-        self.env.trace("net_fault", 0, 0, 0, fate.label());
+        self.note_fault(ip, 0, fate.label());
     }
 
     pub(super) fn partition(&mut self, now: Instant, groups: &[Vec<IpAddr>]) {
         self.env.trace("net_fault", 0, 0, groups.len() as u64, "partition");
+        for ip in groups.iter().flatten() {
+            self.add_host(*ip);
+        }
         self.reroute(now, |hosts| {
             for host in hosts.values_mut() {
                 host.group = 0;
             }
             for (number, group) in groups.iter().enumerate() {
                 for ip in group {
-                    hosts.entry(canonical_ip(*ip)).or_default().group = number + 1;
+                    if let Some(host) = hosts.get_mut(&canonical_ip(*ip)) {
+                        host.group = number + 1;
+                    }
                 }
             }
         });
     }
 
     pub(super) fn down(&mut self, ip: IpAddr, how: Down) {
-        self.host_mut(ip).is_down = true;
-        self.env.trace("net_fault", 0, 0, 0, how.label());
+        self.host_mut(ip).down = Some(how);
+        self.note_fault(ip, 0, how.label());
         for id in self.ids_of(ip) {
             match how {
                 Down::Reset => self.reset(id),
@@ -527,8 +556,12 @@ impl Net {
     }
 
     pub(super) fn up(&mut self, now: Instant, ip: IpAddr) {
-        self.env.trace("net_fault", 0, 0, 0, "up");
-        self.reroute(now, |hosts| hosts.entry(canonical_ip(ip)).or_default().is_down = false);
+        self.note_fault(ip, 0, "up");
+        self.reroute(now, |hosts| {
+            if let Some(host) = hosts.get_mut(&canonical_ip(ip)) {
+                host.down = None;
+            }
+        });
     }
 
     pub(super) fn calm(&mut self, now: Instant) {
@@ -539,7 +572,7 @@ impl Net {
         }
         self.reroute(now, |hosts| {
             for host in hosts.values_mut() {
-                (host.dials, host.is_down, host.group) = (Dials::Answer, false, 0);
+                (host.dials, host.down, host.group) = (Dials::Answer, None, 0);
             }
         });
     }
