@@ -46,6 +46,14 @@ pub struct PeerFacts {
     pub time_offset: i64,
 }
 
+impl PeerFacts {
+    /// Facts of a peer on a wire that tells nothing but an identity.
+    pub const fn of(peer: PeerId, addr: SocketAddr, direction: Direction) -> Self {
+        let agent = String::new();
+        Self { peer, addr, direction, caps: Caps::NONE, version: 0, agent, height: 0, time_offset: 0 }
+    }
+}
+
 /// A connection on which the handshake begins.
 pub struct Approach {
     /// The connection.
@@ -136,5 +144,7 @@ pub trait Network: Send + Sync + 'static {
     fn services(&self) -> &[Arc<dyn Service>];
 
     /// What to do with message kinds that no service declares.
-    fn unknown_kind(&self, kind: Kind) -> UnknownKind;
+    fn unknown_kind(&self, _kind: Kind) -> UnknownKind {
+        UnknownKind::Refuse
+    }
 }

@@ -23,7 +23,9 @@ pub trait Service: Send + Sync {
     fn kinds(&self) -> &[KindSpec];
 
     /// Whether it wants this peer.
-    fn admit(&self, facts: &PeerFacts) -> Admit;
+    fn admit(&self, _facts: &PeerFacts) -> Admit {
+        Admit::Yes
+    }
 
     /// Its half for this peer. The handle lets a reactor push commands to the pipe.
     fn pipe(&self, facts: &PeerFacts, handle: PeerHandle) -> Box<dyn Pipe>;

@@ -17,9 +17,8 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use rookery_base::{CloseCause, Direction, Frame, Kind, PeerFault, PeerFaultKind, PeerId};
 use rookery_engine::{
-    Admit, Answer, Approach, Caps, Command, Deframe, End, Enframe, Established, Flow, Head, KindSpec,
-    LaneName, Link, Network, Outbox, Over, PeerFacts, PeerHandle, Pipe, Rate, RequestKey, Role, Service,
-    UnknownKind, Until,
+    Answer, Approach, Caps, Command, Deframe, End, Enframe, Established, Flow, Head, KindSpec, LaneName,
+    Link, Network, Outbox, Over, PeerFacts, PeerHandle, Pipe, Rate, RequestKey, Role, Service, Until,
 };
 use rookery_runtime::{BoxFuture, Instant, Lane, LaneOpener, Push};
 use rookery_transport::StreamConn;
@@ -30,7 +29,7 @@ const SAY: Kind = Kind(1);
 const SAID: Kind = Kind(2);
 /// The longest text and its number: a page, to show the bound.
 const MAX_BODY: u32 = 64 * 1024;
-/// A hello takes one round trip; five seconds are for the slowest line.
+/// For a hello, and for an answer: one round trip on the slowest line.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 const fn kind(kind: Kind, name: &'static str, role: Role) -> KindSpec {
@@ -60,15 +59,12 @@ pub fn say(peer: &PeerHandle, text: impl Into<Bytes>) -> bool {
 }
 
 /// The network.
-pub struct Echo {
-    identity: [u8; 32],
-    services: Vec<Arc<dyn Service>>,
-}
+pub struct Echo([u8; 32], [Arc<dyn Service>; 1]);
 
 impl Echo {
     /// A node with this identity, whose owner listens at `heard`.
     pub fn new(identity: [u8; 32], heard: LaneOpener<Heard>) -> Self {
-        Self { identity, services: vec![Arc::new(EchoService { heard })] }
+        Self(identity, [Arc::new(EchoService(heard))])
     }
 }
 
@@ -78,7 +74,7 @@ impl Network for Echo {
     }
 
     fn local_id(&self) -> Option<PeerId> {
-        PeerId::from_bytes(&self.identity)
+        PeerId::from_bytes(&self.0)
     }
 
     fn handshake_deadline(&self) -> Duration {
@@ -89,32 +85,20 @@ impl Network for Echo {
         Box::pin(async move {
             let StreamConn { remote, mut read, mut write, .. } = approach.conn.into_stream();
             let broken = |error: std::io::Error| CloseCause::Broken(error.to_string().into());
-            write.write_all(&[MAGIC, &self.identity[..]].concat()).await.map_err(broken)?;
+            write.write_all(&[MAGIC, &self.0[..]].concat()).await.map_err(broken)?;
             let mut hello = [0; 40];
             read.read_exact(&mut hello).await.map_err(broken)?;
+            let wrong = PeerFault::close(PeerFaultKind::WrongNetwork, "the hello is not an echo node's");
             let peer = PeerId::from_bytes(&hello[8..]).filter(|_| hello.starts_with(MAGIC));
-            let wrong = || PeerFault::close(PeerFaultKind::WrongNetwork, "the hello is not an echo node's");
-            let facts = PeerFacts {
-                peer: peer.ok_or_else(|| CloseCause::Fault(wrong().into()))?,
-                addr: remote,
-                direction: approach.direction,
-                caps: Caps::NONE,
-                version: 1,
-                agent: String::new(),
-                height: 0,
-                time_offset: 0,
-            };
+            let peer = peer.ok_or_else(|| CloseCause::Fault(wrong.into()))?;
+            let facts = PeerFacts::of(peer, remote, approach.direction);
             let link = Link { reader: Box::new(Framing), writer: Box::new(Framing) };
             Ok(Established { facts, link, read, write, read_ahead: BytesMut::new() })
         })
     }
 
     fn services(&self) -> &[Arc<dyn Service>] {
-        &self.services
-    }
-
-    fn unknown_kind(&self, _kind: Kind) -> UnknownKind {
-        UnknownKind::Refuse
+        &self.1
     }
 }
 
@@ -136,9 +120,7 @@ impl Enframe for Framing {
     }
 }
 
-struct EchoService {
-    heard: LaneOpener<Heard>,
-}
+struct EchoService(LaneOpener<Heard>);
 
 impl Service for EchoService {
     fn name(&self) -> &'static str {
@@ -149,13 +131,9 @@ impl Service for EchoService {
         &KINDS
     }
 
-    fn admit(&self, _facts: &PeerFacts) -> Admit {
-        Admit::Yes
-    }
-
     fn pipe(&self, facts: &PeerFacts, handle: PeerHandle) -> Box<dyn Pipe> {
         let number = u64::from(facts.direction == Direction::Inbound);
-        Box::new(EchoPipe { lane: self.heard.open(Heard::Down), handle, number })
+        Box::new(EchoPipe { lane: self.0.open(Heard::Down), handle, number })
     }
 }
 

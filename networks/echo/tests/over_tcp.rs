@@ -28,8 +28,7 @@ async fn node(identity: u8, connect: &[std::net::SocketAddr]) -> (Env, EngineHan
         resolver: None,
         shelf: None,
     };
-    let config =
-        EngineConfig { listen: vec!["127.0.0.1:0".parse().unwrap()], dial, limits: Limits::LOCAL };
+    let config = EngineConfig { listen: vec!["127.0.0.1:0".parse().unwrap()], dial, limits: Limits::LOCAL };
     let process = ByteBudget::root("process", 64 << 20);
     let engine = Engine::start(&env, Arc::new(Tcp), network, &process, inbox, config).await.unwrap();
     (env, engine, heard)
