@@ -138,9 +138,6 @@ impl Display {
             tracing::info!(target: "rookery", "{}", line(progress, &self.rate));
         }
     }
-
-    /// Takes the bar away.
-    pub fn finish(self) {}
 }
 
 impl Drop for Display {

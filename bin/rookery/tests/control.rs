@@ -1,5 +1,5 @@
 //! The control socket against a node that shows what the test tells it to, and against clients of every kind.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test: its helpers may panic too")]
 
 mod support;
 

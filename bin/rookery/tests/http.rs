@@ -1,5 +1,5 @@
 //! Metrics and health over HTTP, asked with plain sockets.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test: its helpers may panic too")]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! The reference pages are what the program says. `UPDATE=1 cargo test -p rookery --test reference` rewrites them.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test: its helpers may panic too")]
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! A whole process around a made-up node: signals, the summary of a sync, questions from another process.
 //!
 //! The process is this test program, started again with the name of its one ignored test.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test: its helpers may panic too")]
 
 mod support;
 
@@ -175,6 +175,23 @@ fn simulations_are_listed_and_a_broken_promise_shows_in_the_code() {
     assert!(log.contains("rookery sim partition --seed 13"), "{log}");
 }
 
+#[test]
+fn a_demo_that_nobody_watches_ends_after_five_new_blocks_with_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, out, log) = Process::start("good", dir.path(), "demo --json --headers 100").end();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(out.lines().filter(|line| line.starts_with('{')).count(), 1, "{out}");
+    let line: serde_json::Value = serde_json::from_str(last_line(&out)).unwrap();
+    assert_eq!((&line["nodes"], &line["headers"]), (&4.into(), &100.into()));
+    let (followed, height) = (line["followed"].as_u64().unwrap(), line["height"].as_u64().unwrap());
+    assert!(followed >= 5 && height == 100 + followed, "{line}");
+
+    let (code, out, log) = Process::start("good", dir.path(), "demo --headers 100").end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(out.contains("3 nodes on loopback") && out.contains("it verified 100 headers"), "{out}");
+}
+
+/// The last line of JSON: the test harness prints lines of its own.
 fn last_line(text: &str) -> &str {
-    text.lines().filter(|line| line.starts_with('{')).next_back().unwrap_or(text)
+    text.lines().rfind(|line| line.starts_with('{')).unwrap_or(text)
 }

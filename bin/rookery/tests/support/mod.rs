@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rookery::config::Config;
 use rookery::config::layers::Surroundings;
-use rookery::exit::{Exit, Report};
+use rookery::exit::Report;
 use rookery::front::Front;
 use rookery::network::Network;
 use rookery::node::view::{
@@ -88,8 +88,9 @@ impl Machinery for FakeMachinery {
         let node: Arc<dyn Node> = Arc::new(Fake::new(self.progress.clone()));
         Box::pin(async { Ok(node) })
     }
-    fn demo<'a>(&'a self, _: &'a Env, _: u32) -> BoxFuture<'a, Result<Box<dyn DemoNetwork>, Report>> {
-        Box::pin(async { Err(Report::new(Exit::Failed, "no demo here")) })
+    fn demo<'a>(&'a self, env: &'a Env, headers: u32) -> BoxFuture<'a, Result<Box<dyn DemoNetwork>, Report>> {
+        let demo: Box<dyn DemoNetwork> = Box::new(FakeDemo { env: env.clone(), headers });
+        Box::pin(async { Ok(demo) })
     }
     fn probe<'a>(&'a self, _: &'a Env, probe: &'a Probe) -> BoxFuture<'a, Result<ProbeAnswer, Report>> {
         let answer = ProbeAnswer { address: probe.address.clone(), ..ProbeAnswer::default() };
@@ -102,5 +103,34 @@ impl Machinery for FakeMachinery {
         let broken = if seed == 13 { vec!["a request without an end".to_owned()] } else { Vec::new() };
         let scenario = scenario.to_owned();
         Ok(Simulated { scenario, seed, hash: "00".into(), events: 1, virtual_seconds: 1.0, broken })
+    }
+}
+
+/// A network whose miner is done; its late node has every header at once, then gets blocks without end.
+struct FakeDemo {
+    env: Env,
+    headers: u32,
+}
+
+impl DemoNetwork for FakeDemo {
+    fn nodes(&self) -> usize {
+        3
+    }
+    fn mining(&self) -> watch::Receiver<Progress> {
+        watch::Sender::new(Progress { height: self.headers, ..at_tip() }).subscribe()
+    }
+    fn join(&mut self) -> BoxFuture<'_, Result<Arc<dyn Node>, Report>> {
+        let headers = self.headers;
+        let first = Progress { height: headers, headers: headers.into(), ..at_tip() };
+        let node = Arc::new(Fake::new(first));
+        let (late, clock) = (Arc::clone(&node), self.env.clock);
+        self.env.scope.spawn("miner", rookery_runtime::OnPanic::StopNode, async move {
+            loop {
+                clock.sleep(std::time::Duration::from_millis(1)).await;
+                late.progress.send_modify(|progress| progress.height += 1);
+            }
+        });
+        let node: Arc<dyn Node> = node;
+        Box::pin(async { Ok(node) })
     }
 }
