@@ -1,5 +1,7 @@
 //! Two echo nodes over real sockets: a session on both sides, answers that match their requests, an orderly end.
 
+#![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
