@@ -105,6 +105,12 @@ fn each_wrong_file_is_told_what_it_is() {
     assert!(matches!(decode(&many), BookError::Corrupt(rookery_base::DecodeError::Short { .. })));
     let endless = sealed([&bytes[..52], &[0xff; 9], &[0; 8]].concat());
     assert!(matches!(decode(&endless), BookError::Corrupt(rookery_base::DecodeError::OverCap { .. })));
+    // The first entry's port: behind the head, the count and the address.
+    let no_port = sealed(with(53 + 16, &[0, 0]));
+    assert!(matches!(
+        decode(&no_port),
+        BookError::Corrupt(rookery_base::DecodeError::Invalid { what: "port", at: 53 })
+    ));
     let no_buckets = sealed(with(14, &[0, 0]));
     assert!(matches!(decode(&no_buckets), BookError::Corrupt(_)));
     for error in [

@@ -1,6 +1,7 @@
 //! Attempts, successes, staleness, and who gives way in a full bucket.
 
 use super::*;
+use crate::book::Key;
 
 const DAY: u64 = 24 * 3600;
 
@@ -130,19 +131,30 @@ fn the_first_tries_pass_over_recent_attempts_and_unusual_ports() {
         let mut addr = in_group(n, 1);
         addr.set_port(if n % 2 == 0 { PORT } else { 4000 });
         book.intake(&[record(addr)], source(n), NOW, &mut rng);
-        if n % 4 == 0 {
-            book.attempted(addr, NOW - 30);
-        }
     }
-    let (mut unusual, mut recent) = (0, 0);
-    for _ in 0..1000 {
-        let entry = book.pick(NOW, &mut rng, &mut no_objection).unwrap();
-        unusual += u32::from(entry.addr.port() != PORT);
-        recent += u32::from(entry.last_attempt != 0);
+    let unusual = (0..1000)
+        .filter(|_| {
+            book.pick(NOW, &mut rng, &mut no_objection).is_some_and(|entry| entry.addr.port() != PORT)
+        })
+        .count();
+    // Four candidates of ten are passed over for their port: one in sixteen picks gets that far and takes either.
+    assert!((10..70).contains(&unusual), "{unusual} of 1000 with another port");
+
+    // Nine of ten were just tried. The table's impatience makes one of them a candidate in eight draws or so; two such
+    // candidates are passed over.
+    let mut tried = self::book(2);
+    for n in 0..100 {
+        tried.intake(&[record(in_group(n, 1))], source(n), NOW, &mut rng);
+        assert!(n % 10 == 0 || tried.attempted(in_group(n, 1), NOW - 100));
     }
-    // A third of the willing candidates has the usual port: four in a row have another with (2/3)^4.
-    assert!((100..300).contains(&unusual), "{unusual} of 1000 with another port");
-    assert!(recent < 30, "{recent} of 1000 just tried");
+    let mut recent = |now| {
+        let was_tried =
+            |_: &_| tried.pick(now, &mut rng, &mut no_objection).is_some_and(|entry| entry.last_attempt != 0);
+        (0..4000).filter(was_tried).count()
+    };
+    let (at_once, later) = (recent(NOW), recent(NOW + 600));
+    assert!(at_once < 100, "{at_once} of 4000 just tried");
+    assert!(later > 3000, "{later} of 4000: after ten minutes they have failed once, no more");
 
     // In a book that has nothing else, they are picked.
     let (mut book, _, addr) = with_one(NOW);
@@ -211,6 +223,14 @@ fn the_oldest_of_a_full_used_bucket_goes_back_to_the_fresh_table() {
         book.audit().unwrap();
     }
     assert_eq!((reached, book.used()), (40, 8), "two buckets of four");
+    let youngest: Vec<_> = (0..small().shape.used.get())
+        .flat_map(|bucket| {
+            let mut of: Vec<_> =
+                (0..40).filter(|n| book.placement.used(&Key::of(in_group(*n, 1))) == bucket).collect();
+            of.split_off(of.len() - 4)
+        })
+        .collect();
+    assert!(youngest.iter().all(|n| book.get(in_group(*n, 1)).unwrap().is_used()), "{youngest:?}");
     assert!(book.used.audit(small().shape.used).is_ok() && book.fresh() > 0);
     let back = book.entries().find(|entry| !entry.is_used()).unwrap();
     assert_eq!((back.last_success, back.references), (NOW, 1), "it remembers that it has answered");
