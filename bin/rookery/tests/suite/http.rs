@@ -1,15 +1,12 @@
 //! Metrics and health over HTTP, asked with plain sockets.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test: its helpers may panic too")]
-
-mod support;
 
 use std::net::SocketAddr;
 
+use crate::support::{Fake, at_tip, front};
 use rookery::exit::Exit;
 use rookery::front::Front;
 use rookery::http;
 use rookery::node::view::Progress;
-use support::{Fake, at_tip, front};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

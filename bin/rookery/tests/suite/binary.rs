@@ -1,5 +1,4 @@
 //! The real program: exit codes, the lock, what goes to stdout and what to stderr.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test: its helpers may panic too")]
 
 use std::path::Path;
 use std::process::{Command, Output};

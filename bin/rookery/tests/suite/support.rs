@@ -1,5 +1,4 @@
 //! A node that shows what a test tells it to, and machinery that makes it.
-#![allow(missing_docs, dead_code, reason = "each test file uses its part")]
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! The reference pages are what the program says. `UPDATE=1 cargo test -p rookery --test reference` rewrites them.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test: its helpers may panic too")]
+//! The reference pages are what the program says. `UPDATE=1 cargo test -p rookery --test suite reference` rewrites them.
 
 use std::path::PathBuf;
 
@@ -13,7 +12,7 @@ fn keep(name: &str, text: &str) {
     let differs = kept.lines().zip(text.lines()).position(|(a, b)| a != b);
     assert!(
         kept == text,
-        "docs/reference/{name} differs from the program (line {}): run UPDATE=1 cargo test -p rookery --test reference",
+        "docs/reference/{name} differs from the program (line {}): run UPDATE=1 cargo test -p rookery --test suite reference",
         differs.map_or(kept.lines().count().min(text.lines().count()), |line| line) + 1
     );
 }

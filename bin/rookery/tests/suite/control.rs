@@ -1,15 +1,12 @@
 //! The control socket against a node that shows what the test tells it to, and against clients of every kind.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test: its helpers may panic too")]
-
-mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Fake, KNOWN, at_tip, front};
 use rookery::control::{self, MAX_CLIENTS, MAX_QUESTION, SOCKET};
 use rookery::front::Front;
 use serde_json::Value;
-use support::{Fake, KNOWN, at_tip, front};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 

@@ -1,17 +1,14 @@
 //! A whole process around a made-up node: signals, the summary of a sync, questions from another process.
 //!
 //! The process is this test program, started again with the name of its one ignored test.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test: its helpers may panic too")]
-
-mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
+use crate::support::{FakeMachinery, KNOWN, at_tip};
 use rookery::exit::Exit;
 use rookery::node::view::Progress;
-use support::{FakeMachinery, KNOWN, at_tip};
 
 const ARGS: &str = "SERVICE_TEST_ARGS";
 const NODE: &str = "SERVICE_TEST_NODE";
@@ -38,7 +35,7 @@ impl Process {
         let args =
             format!("{args} --network handshake-regtest --log-format plain --data-dir {}", dir.display());
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "process", "--ignored", "--nocapture", "--quiet"])
+            .args(["--exact", "service::process", "--ignored", "--nocapture", "--quiet"])
             .env_clear()
             .env("HOME", dir)
             .env(ARGS, args)

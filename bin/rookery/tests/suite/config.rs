@@ -1,5 +1,4 @@
 //! Layers, origins, and what a wrong configuration is told.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test: its helpers may panic too")]
 
 use std::path::PathBuf;
 use std::time::Duration;
