@@ -11,7 +11,7 @@
 //! `Arc<dyn Transport>` and an address: the world knows nothing of what it says. The same code runs in a real node;
 //! the fabric stands where the operating system's sockets stand.
 //!
-//! What it promises: a scenario with a seed gives one [`AuditHash`](auditor::AuditHash), in any process, as long as
+//! What it promises: a scenario with a seed gives one [`AuditHash`], in any process, as long as
 //! everything in it takes time, randomness and tasks from its `Env`. Real time is never read: the clock is tokio's,
 //! paused, and moves only when nothing can run, in steps of a whole millisecond (tokio's timer tick).
 //!

@@ -234,7 +234,8 @@ async fn send(
     write.write_all(&(length as u64).to_le_bytes()).await?;
     let mut left = length;
     while left > 0 {
-        let part: Vec<u8> = sequence.by_ref().take(left.min(rng.random_range(1..20_000))).collect();
+        let mut part = vec![0; left.min(rng.random_range(1..20_000))];
+        sequence.fill(&mut part);
         write.write_all(&part).await?;
         left -= part.len();
         if rng.random_range(0..4) == 0 {
@@ -250,33 +251,34 @@ async fn receive(
     read: &mut rookery_transport::ReadHalf,
     mut sequence: Sequence,
 ) -> Result<(Ended, u64), String> {
-    let mut head = Vec::with_capacity(8);
-    let mut length = None;
+    let mut head = [0; 8];
+    match env.clock.timeout(SILENCE, read.read_exact(&mut head)).await {
+        None => return Ok((Ended::Silent, 0)),
+        Some(Ok(_)) => {}
+        Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => return Ok((Ended::Reset, 0)),
+        Some(Err(error)) => return Err(format!("instead of a length: {error}")),
+    }
+    let length = u64::from_le_bytes(head);
     let mut got = 0;
-    let mut buf = [0; 4096];
+    let (mut buf, mut expected) = ([0; 4096], [0; 4096]);
     loop {
         let Some(read) = env.clock.timeout(SILENCE, read.read(&mut buf)).await else {
             return Ok((Ended::Silent, got));
         };
-        let part = match read {
-            Ok(0) if length == Some(got) => return Ok((Ended::Clean, got)),
-            Ok(0) => return Err(format!("closed after {got} bytes of {length:?}")),
-            Ok(n) => &buf[..n],
+        let bytes = match read {
+            Ok(0) if length == got => return Ok((Ended::Clean, got)),
+            Ok(0) => return Err(format!("closed after {got} bytes of {length}")),
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok((Ended::Reset, got)),
-            Err(error) => return Err(format!("after {got} bytes of {length:?}: {error}")),
+            Err(error) => return Err(format!("after {got} bytes of {length}: {error}")),
         };
-        for byte in part {
-            if head.len() < 8 {
-                head.push(*byte);
-                length = head.as_slice().try_into().ok().map(u64::from_le_bytes);
-            } else if sequence.next() == Some(*byte) {
-                got += 1;
-            } else {
-                return Err(format!("byte {got} of {length:?} is wrong"));
-            }
+        sequence.fill(&mut expected[..bytes]);
+        if buf[..bytes] != expected[..bytes] {
+            return Err(format!("wrong bytes among the {bytes} after {got} of {length}"));
         }
-        if length.is_some_and(|length| got > length) {
-            return Err(format!("{got} bytes of {length:?}"));
+        got += bytes as u64;
+        if got > length {
+            return Err(format!("{got} bytes of {length}"));
         }
     }
 }
@@ -297,21 +299,22 @@ impl Sequence {
         let state = number(from).wrapping_mul(0x2545_f491_4f6c_dd1d) ^ number(to);
         Self { state, block: [0; 8], used: 8 }
     }
-}
 
-impl Iterator for Sequence {
-    type Item = u8;
-
-    fn next(&mut self) -> Option<u8> {
-        if self.used == 8 {
-            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = self.state;
-            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            self.block = (mixed ^ (mixed >> 31)).to_le_bytes();
-            self.used = 0;
+    /// The next bytes.
+    fn fill(&mut self, mut out: &mut [u8]) {
+        while !out.is_empty() {
+            if self.used == 8 {
+                self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut mixed = self.state;
+                mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                self.block = (mixed ^ (mixed >> 31)).to_le_bytes();
+                self.used = 0;
+            }
+            let part = out.len().min(8 - self.used);
+            out[..part].copy_from_slice(&self.block[self.used..self.used + part]);
+            self.used += part;
+            out = &mut out[part..];
         }
-        self.used += 1;
-        Some(self.block[self.used - 1])
     }
 }
