@@ -4,6 +4,7 @@
 //! grown is worth no review.
 
 use bytes::BytesMut;
+use rookery_engine::book::{Book, BookConfig, Record};
 use rookery_handshake::wire::block::{Block, MerkleBlock};
 use rookery_handshake::wire::compact::{BlockTxn, CompactBlock, GetBlockTxn, Prefilled, SendCmpct, ShortId};
 use rookery_handshake::wire::filter::{FeeFilter, FilterAdd, FilterLoad, FilterUpdate};
@@ -13,6 +14,7 @@ use rookery_handshake::wire::tx::{Address, Covenant, CovenantKind, Input, Items,
 use rookery_handshake::wire::{
     HEADER_LEN, Headers, Inv, InvKind, Locator, NetAddress, Packet, Services, Text, Version, encode_frame,
 };
+use rookery_runtime::rng::RngSource;
 use std::path::Path;
 use std::{fs, io};
 
@@ -30,13 +32,39 @@ fn main() -> io::Result<()> {
         write("hns_frame", packet.name(), &frame)?;
         stream.extend_from_slice(&frame);
     }
-    write("hns_frame", "stream", &stream)
+    write("hns_frame", "stream", &stream)?;
+    write("address_book", "book", &address_book())
 }
 
 fn write(target: &str, name: &str, seed: &[u8]) -> io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     fs::create_dir_all(&folder)?;
     fs::write(folder.join(name), seed)
+}
+
+/// A book with a fresh entry, one with several references and one that has answered, without its checksum.
+fn address_book() -> Vec<u8> {
+    let now = 1_700_000_000;
+    let mut rng = RngSource::seeded(1, 0).fork("book", 0);
+    let mut book = Book::new(BookConfig::new(MAGIC, 12038, 1), &mut rng);
+    for n in 1..4 {
+        let addr = ([8, 8, 8, n], 12038).into();
+        book.intake(
+            &[Record { addr, services: 1, time: now - 60, keyed: false }],
+            [9, n, 9, 9].into(),
+            now,
+            &mut rng,
+        );
+    }
+    let twice = ([8, 8, 8, 1], 12038).into();
+    for n in 1..=60 {
+        let record = Record { addr: twice, services: 1, time: now - 60 + u64::from(n), keyed: false };
+        book.intake(&[record], [10, n, 9, 9].into(), now, &mut rng);
+    }
+    book.succeeded(([8, 8, 8, 2], 12038).into(), 1, now);
+    let mut file = book.encode();
+    file.truncate(file.len() - 8);
+    file
 }
 
 /// One packet of each kind, with something in every field and list.
