@@ -77,6 +77,12 @@ pub struct PeerHandle {
 }
 
 impl PeerHandle {
+    /// A handle that leads nowhere, to test a pipe with.
+    pub fn detached(generation: Generation, addr: SocketAddr, direction: Direction) -> Self {
+        let (mail, _) = mpsc::channel(1);
+        Self { generation, addr, direction, service: 0, mail, closer: Closer::default(), stats: Arc::default() }
+    }
+
     /// Hands a command to this service's pipe. Never waits.
     pub fn push(&self, command: Command) -> Pushed {
         match self.mail.try_send(Mail::Command(self.service, command)) {

@@ -96,6 +96,11 @@ pub enum HeadersOrder {
 pub struct HeadersService(pub(crate) LaneOpener<HeadersMail>);
 
 impl HeadersService {
+    /// Opens lanes to another mailbox than the reactor's, to test a network with.
+    pub const fn to(mailbox: LaneOpener<HeadersMail>) -> Self {
+        Self(mailbox)
+    }
+
     /// A lane for one session; its farewell tells that the session is gone. `None` when all lanes are taken.
     pub fn open(&self, session: Generation) -> Option<Lane<HeadersMail>> {
         self.0.open(HeadersMail::Gone(session))
