@@ -34,8 +34,6 @@ pub struct HeadersConfig {
 const ANNOUNCE: usize = 8;
 /// Questions from this node that wait.
 const ASKS: usize = 16;
-/// Jobs that wait for the store: one commit, and a blob now and then.
-const STORE_QUEUE: usize = 8;
 /// Points for an answer that does not link to anything: a peer that reorganised while it answered does it once.
 const UNLINKED_POINTS: u32 = 34;
 
@@ -102,21 +100,19 @@ pub struct HeadersHandle {
     asks: mpsc::Sender<Ask>,
     status: watch::Receiver<ChainStatus>,
     service: HeadersService,
-    store: Worker<Keeper>,
 }
 
 impl HeadersHandle {
-    /// Starts the reactor and the store's worker in `env`'s scope. A panic in either stops the node. On
-    /// cancellation what is pending is committed before the reactor ends.
+    /// Starts the reactor in `env`'s scope; a panic in it stops the node. On cancellation what is pending is
+    /// committed before the reactor ends.
     pub fn start(
         env: &Env,
         chain: Arc<dyn Chain>,
         opened: Opened,
-        keeper: Keeper,
+        store: &Worker<Keeper>,
         durable: Option<Height>,
         config: HeadersConfig,
     ) -> Self {
-        let store = Worker::start(env, "store", STORE_QUEUE, keeper);
         let mailbox = FairMailbox::new(
             "headers",
             LaneLimits::PEER,
@@ -145,7 +141,7 @@ impl HeadersHandle {
         let (status, watch) = watch::channel(reactor.status());
         reactor.env.metrics.header_height.set(i64::from(reactor.tree.tip().height));
         env.scope.spawn_to_end("headers", OnPanic::StopNode, reactor.run(status));
-        Self { asks, status: watch, service, store }
+        Self { asks, status: watch, service }
     }
 
     /// Lanes for a network's headers service.
@@ -186,17 +182,6 @@ impl HeadersHandle {
     /// What progress waits for, in words.
     pub async fn why(&self) -> Vec<String> {
         self.ask(Ask::Why).await.unwrap_or_else(|| vec!["the node is stopping".into()])
-    }
-
-    /// Saves a blob durably beside the headers.
-    ///
-    /// # Errors
-    /// When the store cannot.
-    pub async fn save(&self, name: &'static str, bytes: Vec<u8>) -> Result<(), String> {
-        match self.store.call(move |keeper| keeper.save(name, bytes)).await {
-            Ok(saved) => saved.map_err(|error| error.to_string()),
-            Err(_) => Err("the store's worker has ended".into()),
-        }
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {

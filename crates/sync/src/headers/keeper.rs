@@ -4,6 +4,7 @@
 //! once; a second failure in a row stops the node, because a node that cannot write is of no use and must not
 //! acknowledge anything.
 
+use rookery_runtime::{Env, Worker};
 use rookery_store::{Batch, Reader, State, Store, StoreError};
 
 /// Opens the store: at the start, and once more after a failure.
@@ -26,10 +27,13 @@ pub(super) enum Kept {
     Lost(StoreError),
 }
 
+/// Jobs that wait for the store: one commit, and a blob now and then.
+const QUEUE: usize = 8;
+
 impl Keeper {
-    /// Keeps an open store.
-    pub fn new(store: Store, opener: Opener) -> Self {
-        Self { store: Some(store), opener }
+    /// Starts the worker that keeps an open store. It ends when the last handle is dropped.
+    pub fn start(env: &Env, store: Store, opener: Opener) -> Worker<Self> {
+        Worker::start(env, "store", QUEUE, Self { store: Some(store), opener })
     }
 
     pub(super) fn commit(&mut self, batch: &Batch) -> Kept {
@@ -40,8 +44,11 @@ impl Keeper {
         }
     }
 
-    /// Saves blobs beside the headers.
-    pub(super) fn save(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
+    /// Saves a blob durably beside the headers.
+    ///
+    /// # Errors
+    /// When the store failed; a later one may succeed.
+    pub fn save(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
         let batch = Batch { blobs: vec![(name.to_owned(), bytes)], ..Batch::default() };
         match self.commit(&batch) {
             Kept::Durable(_) => Ok(()),

@@ -1,0 +1,72 @@
+//! Whole nodes over real sockets and real files: one mines, one joins late, catches up and follows, and keeps what it
+//! has across a restart.
+#![expect(clippy::unwrap_used, reason = "a failed set-up fails the test")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rookery_base::ByteBudget;
+use rookery_handshake::miner::Miner;
+use rookery_handshake::node::{Node, NodeConfig};
+use rookery_handshake::params::{Params, REGTEST, SIMNET};
+use rookery_runtime::Env;
+use rookery_store::Store;
+use rookery_sync::headers::ChainStatus;
+use rookery_transport::Tcp;
+
+const STOP: Duration = Duration::from_secs(5);
+/// Between the genesis blocks' times and any clock that runs this test.
+const BEGAN: u64 = 1_600_000_000;
+
+async fn start(params: &'static Params, directory: &Path, connect: &[SocketAddr]) -> Node {
+    let config = NodeConfig {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        named: connect.to_vec(),
+        only_named: true,
+        ..NodeConfig::new(params)
+    };
+    let (path, shape) = (directory.join("headers.redb"), config.store());
+    let opener = Box::new(move || Store::open(&path, &shape));
+    let store = opener().unwrap();
+    let process = ByteBudget::root("process", 64 << 20);
+    Node::start(&Env::system(), Arc::new(Tcp), &process, store, opener, config).await.unwrap()
+}
+
+async fn until(node: &Node, what: impl Fn(&ChainStatus) -> bool) -> ChainStatus {
+    let mut watch = node.headers.watch();
+    let reached = tokio::time::timeout(Duration::from_secs(60), watch.wait_for(|status| what(status))).await;
+    match reached {
+        Ok(status) => status.unwrap().clone(),
+        Err(_) => panic!("not reached: {:?}; {:#?}", node.headers.status(), node.headers.why().await),
+    }
+}
+
+async fn stop(node: &Node) {
+    node.env.scope.close(STOP).await.unwrap();
+    assert_eq!(node.env.scope.stop_cause(), None);
+    assert!(node.env.scope.panics().is_empty());
+}
+
+#[tokio::test]
+async fn a_late_node_catches_up_follows_and_keeps_its_chain() {
+    for params in [&REGTEST, &SIMNET] {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let miner_node = start(params, first.path(), &[]).await;
+        let miner = Miner::new(params, miner_node.headers.clone()).unwrap();
+        miner.mine(5000, BEGAN, 600).await.unwrap();
+        let late = start(params, second.path(), miner_node.engine.listening()).await;
+        let caught_up = until(&late, |status| status.height == 5000 && status.caught_up()).await;
+        assert_eq!(caught_up.tip, miner_node.headers.status().tip);
+        for n in 1..=5 {
+            miner.mine(1, BEGAN, 600).await.unwrap();
+            until(&late, |status| status.height == 5000 + n).await;
+        }
+        stop(&late).await;
+        let again = start(params, second.path(), &[]).await;
+        assert_eq!(again.headers.status().tip, miner_node.headers.status().tip);
+        stop(&again).await;
+        stop(&miner_node).await;
+    }
+}
