@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    rookery::run(&rookery::node::Unplugged, std::env::args_os()).into()
+    rookery::run(&rookery::plug::Plugged, std::env::args_os()).into()
 }

@@ -31,6 +31,8 @@ pub struct NodeConfig {
     pub only_named: bool,
     /// Outbound sessions to keep besides the named ones.
     pub outbound: usize,
+    /// Whether to ask the network's seeds when no other address is known.
+    pub bootstrap: bool,
     /// How much of everything there may be.
     pub limits: Limits,
     /// Whether addresses of private networks may be dialled and kept. For networks without public peers.
@@ -51,6 +53,7 @@ impl NodeConfig {
             named: Vec::new(),
             only_named: false,
             outbound: OUTBOUND,
+            bootstrap: !private,
             limits: if private { Limits::LOCAL } else { Limits::PUBLIC },
             private,
             resolver: None,
@@ -151,7 +154,9 @@ impl Node {
             addresses: address_service,
             env: env.clone(),
         });
-        let seeds = params.fixed_seeds.iter().map(|ip| SocketAddr::new((*ip).into(), params.port)).collect();
+        let seeds = params.fixed_seeds.iter().filter(|_| config.bootstrap);
+        let seeds = seeds.map(|ip| SocketAddr::new((*ip).into(), params.port)).collect();
+        let names = params.dns_seeds.iter().filter(|_| config.bootstrap);
         let dial = DialConfig {
             named: config.named,
             only_named: config.only_named,
@@ -159,7 +164,7 @@ impl Node {
             one_per_group: !config.private,
             book,
             seeds,
-            seed_names: params.dns_seeds.iter().map(|name| (*name).to_owned()).collect(),
+            seed_names: names.map(|name| (*name).to_owned()).collect(),
             resolver: config.resolver,
             shelf: Some(Arc::new(StoreShelf(keeper))),
         };

@@ -58,7 +58,9 @@ pub struct ChainStatus {
     pub peers: usize,
     /// Requests that are out for the headers after the tip.
     pub asked: usize,
-    /// Whether the chain is synced by its own rule.
+    /// Whether every peer that has not failed us has told all it has, as far as can be told.
+    pub settled: bool,
+    /// Whether the chain is synced by its own rule: work, last checkpoint, age of the tip.
     pub synced: bool,
     /// Headers accepted since the start.
     pub accepted: u64,
@@ -71,7 +73,7 @@ pub struct ChainStatus {
 impl ChainStatus {
     /// Every connected peer's headers are here and durable, as far as the peers tell.
     pub fn caught_up(&self) -> bool {
-        self.peers > 0
+        self.settled
             && self.asked == 0
             && self.target.is_none_or(|target| target <= self.height)
             && self.stored == Some(self.height)
@@ -87,11 +89,50 @@ pub struct Submitted {
     pub refused: Option<String>,
 }
 
+/// How a hop is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HopState {
+    /// It waits for nothing.
+    Ok,
+    /// It waits, and something is under way.
+    Waiting,
+    /// It waits, and nothing that we do ends it.
+    Stuck,
+}
+
+/// One hop on the way from a peer to the store, and what it waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// Its name.
+    pub hop: &'static str,
+    /// How it is doing.
+    pub state: HopState,
+    /// What it waits for, and since when.
+    pub detail: String,
+}
+
+impl Hop {
+    /// A hop that waits for nothing.
+    pub const fn ok(hop: &'static str, detail: String) -> Self {
+        Self { hop, state: HopState::Ok, detail }
+    }
+
+    /// A hop that waits.
+    pub const fn waits(hop: &'static str, detail: String) -> Self {
+        Self { hop, state: HopState::Waiting, detail }
+    }
+
+    /// A hop that is stuck.
+    pub const fn stuck(hop: &'static str, detail: String) -> Self {
+        Self { hop, state: HopState::Stuck, detail }
+    }
+}
+
 enum Ask {
     Submit(Vec<HeaderFacts>, Bytes, oneshot::Sender<Submitted>),
     Recent(usize, oneshot::Sender<(Height, Bytes)>),
     Range(Height, usize, oneshot::Sender<Result<Bytes, String>>),
-    Why(oneshot::Sender<Vec<String>>),
+    Why(oneshot::Sender<Vec<Hop>>),
 }
 
 /// Asks the header reactor.
@@ -179,9 +220,9 @@ impl HeadersHandle {
             .unwrap_or_else(|| Err("the node is stopping".into()))
     }
 
-    /// What progress waits for, in words.
-    pub async fn why(&self) -> Vec<String> {
-        self.ask(Ask::Why).await.unwrap_or_else(|| vec!["the node is stopping".into()])
+    /// What progress waits for, hop by hop.
+    pub async fn why(&self) -> Vec<Hop> {
+        self.ask(Ask::Why).await.unwrap_or_else(|| vec![Hop::stuck("node", "it is stopping".into())])
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
@@ -216,6 +257,7 @@ struct Published {
     target: Option<Height>,
     peers: usize,
     asked: usize,
+    settled: bool,
 }
 
 /// Where headers came from.
@@ -499,48 +541,61 @@ impl Reactor {
         }
     }
 
-    fn why(&self) -> Vec<String> {
+    fn why(&self) -> Vec<Hop> {
         let now = self.env.clock.now();
         let height = self.tree.tip().height;
         let ago = |at: Instant| seconds(now.saturating_duration_since(at));
-        let mut lines = Vec::new();
-        match (self.roster.len(), self.roster.target()) {
-            (0, _) => lines.push("waits for a peer: none is connected".into()),
-            (peers, Some(target)) if target > height => {
-                lines.push(format!("{peers} peers, the best claims height {target}; we are at {height}"));
-            }
-            (peers, _) => lines.push(format!("at the tip of all {peers} peers, height {height}")),
-        }
+        let mut hops = Vec::new();
+        let (peers, target) = (self.roster.len(), self.roster.target());
+        hops.push(match target {
+            _ if peers == 0 => Hop::waits("peers", "none is connected".into()),
+            None => Hop::stuck("peers", format!("{peers} connected, and all have failed to deliver")),
+            Some(target) if target > height => Hop::waits(
+                "peers",
+                format!("{peers} connected, the best claims height {target}; we are at {height}"),
+            ),
+            Some(_) => Hop::ok("peers", format!("{peers} connected, none has more than height {height}")),
+        });
         for peer in self.roster.iter() {
             let who = peer.handle.addr;
             if let Some(asked) = peer.asked {
-                let what = match asked.purpose {
-                    Purpose::Primary => "for the headers",
-                    Purpose::Hedge => "as a second source for the headers",
-                    Purpose::Probe => "whether it has headers",
-                };
-                lines.push(format!("asked {who} {} ago {what} after {}", ago(asked.at), asked.height));
+                let since = ago(asked.at);
+                hops.push(match asked.purpose {
+                    Purpose::Primary => Hop::waits(
+                        "request",
+                        format!("{who} was asked {since} ago for the headers after {}", asked.height),
+                    ),
+                    Purpose::Hedge => Hop::waits(
+                        "request",
+                        format!("{who} was asked the same {since} ago, because the first is slow"),
+                    ),
+                    Purpose::Probe => {
+                        Hop::ok("request", format!("{who} was asked {since} ago whether it has more"))
+                    }
+                });
             } else if let Some(until) = peer.rests_until.filter(|until| *until > now) {
                 let left = seconds(until.saturating_duration_since(now));
-                lines.push(format!(
-                    "{who} claims {} and rests for {left}: it failed {} times",
-                    peer.claimed, peer.strikes
+                let (claimed, strikes) = (peer.claimed, peer.strikes);
+                hops.push(Hop::waits(
+                    "rest",
+                    format!("{who} claims {claimed}, failed {strikes} times, is asked again in {left}"),
                 ));
             }
         }
-        if let Some(since) = self.committer.since() {
-            lines.push(format!("the store has been writing for {}", ago(since)));
-        }
         let pending = self.tree.pending_bytes();
-        if pending > 0 {
-            lines.push(format!(
-                "{pending} bytes of headers wait for the store, of at most {MAX_PENDING_BYTES}"
+        let waiting = format!("{pending} bytes of headers wait, of at most {MAX_PENDING_BYTES}");
+        hops.push(match self.committer.since() {
+            Some(since) => Hop::waits("store", format!("writing for {}; {waiting}", ago(since))),
+            None if pending > 0 => Hop::waits("store", waiting),
+            None => Hop::ok("store", format!("all of {height} headers are durable")),
+        });
+        if self.full() {
+            hops.push(Hop::stuck(
+                "admission",
+                "nothing more is admitted until the store has caught up".into(),
             ));
         }
-        if self.full() {
-            lines.push("nothing more is admitted until the store has caught up".into());
-        }
-        lines
+        hops
     }
 
     fn status(&self) -> ChainStatus {
@@ -555,6 +610,7 @@ impl Reactor {
             target: self.roster.target(),
             peers: self.roster.len(),
             asked: self.roster.working(),
+            settled: self.roster.all_settled(self.env.clock.now()),
             synced: self.tree.synced(self.time.now(self.env.clock.unix())),
             accepted: self.accepted,
             reorganisations: self.reorganisations,
@@ -571,6 +627,7 @@ impl Reactor {
             target,
             peers: self.roster.len(),
             asked: self.roster.working(),
+            settled: self.roster.all_settled(self.env.clock.now()),
         };
         if self.published.as_ref() != Some(&key) {
             self.env.metrics.target_height.set(target.map_or(0, i64::from));

@@ -38,7 +38,7 @@ mod serve;
 mod start;
 mod time;
 
-pub use actor::{ChainStatus, HeadersConfig, HeadersHandle, Submitted};
+pub use actor::{ChainStatus, HeadersConfig, HeadersHandle, Hop, HopState, Submitted};
 pub use ingress::{HeadersMail, HeadersOrder, HeadersService, LOCATE_COST};
 pub use keeper::{Keeper, Opener};
 pub use start::{OpenError, Opened};

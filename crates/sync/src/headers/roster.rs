@@ -10,7 +10,7 @@
 //! | answers with less than a full message | is believed to have no more than that |
 //! | does not answer, though it claims more | rests; the third time in a row it is dropped |
 //! | answers with nothing new, though it claims more | the same |
-//! | does not answer at our tip | is fine: hsd says nothing then |
+//! | does not answer at our tip | is fine: hsd says nothing then; after a moment's silence it counts as settled |
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,6 +29,9 @@ const HEDGE_MOST: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(60);
 /// A peer that fails this often in a row is dropped; it may come back with a new handshake.
 const STRIKES: u32 = 3;
+/// A peer that has something answers within this; one that has said nothing until then is at our tip, as far as can be
+/// told without waiting for the deadline.
+const SILENCE: Duration = Duration::from_millis(1500);
 /// While nobody claims more, one peer is asked this often all the same: it finds a fork of equal height, and headers
 /// that were announced to nobody.
 pub(super) const PROBE: Duration = Duration::from_secs(60);
@@ -60,7 +63,9 @@ pub(super) struct Peer {
     pub rests_until: Option<Instant>,
     pub strikes: u32,
     took: Option<Duration>,
-    probed: Option<Instant>,
+    last_asked: Option<Instant>,
+    /// As far as can be told, it has nothing that it has not told us of.
+    settled: bool,
 }
 
 /// What follows from an answer, or from none.
@@ -84,8 +89,16 @@ pub(super) struct Roster {
 impl Roster {
     pub fn up(&mut self, handle: PeerHandle, claimed: Height) {
         let generation = handle.generation;
-        let peer =
-            Peer { handle, claimed, asked: None, rests_until: None, strikes: 0, took: None, probed: None };
+        let peer = Peer {
+            handle,
+            claimed,
+            asked: None,
+            rests_until: None,
+            strikes: 0,
+            took: None,
+            last_asked: None,
+            settled: false,
+        };
         self.peers.insert(generation, peer);
     }
 
@@ -105,9 +118,20 @@ impl Roster {
         self.peers.len()
     }
 
-    /// The best height that a peer claims, of those that are still believed.
+    /// The best height that a peer claims, of those that have not failed us.
     pub fn target(&self) -> Option<Height> {
-        self.peers.values().map(|peer| peer.claimed).max()
+        self.believed().map(|peer| peer.claimed).max()
+    }
+
+    /// Whether there are peers that have not failed us, and each of them has told all it has.
+    pub fn all_settled(&self, now: Instant) -> bool {
+        let silent = |asked: Asked| asked.purpose == Purpose::Probe && now >= asked.at + SILENCE;
+        self.believed().count() > 0
+            && self.believed().all(|peer| peer.settled || peer.asked.is_some_and(silent))
+    }
+
+    fn believed(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values().filter(|peer| peer.strikes == 0)
     }
 
     /// Requests that are out for the headers after our tip.
@@ -139,12 +163,12 @@ impl Roster {
         (purpose == Purpose::Primary).then(|| self.probe(now)).flatten()
     }
 
-    /// A peer to look at though it claims nothing: each once when it is new, then one after the other.
+    /// A peer to look at though it claims nothing more: each until it has told all, then one after the other.
     fn probe(&self, now: Instant) -> Option<(Generation, Purpose)> {
         let due = self.last_probe.is_none_or(|at| now >= at + PROBE);
-        let new = self.free(now).find(|peer| peer.probed.is_none());
-        let oldest = || self.free(now).filter(|_| due).min_by_key(|peer| peer.probed);
-        new.or_else(oldest).map(|peer| (peer.handle.generation, Purpose::Probe))
+        let unsettled = self.free(now).find(|peer| !peer.settled);
+        let oldest = || self.free(now).filter(|_| due).min_by_key(|peer| peer.last_asked);
+        unsettled.or_else(oldest).map(|peer| (peer.handle.generation, Purpose::Probe))
     }
 
     /// Lower is better: fewer failures, then peers that we chose, then the quickest, then the longest known.
@@ -171,7 +195,7 @@ impl Roster {
     pub fn asked(&mut self, generation: Generation, purpose: Purpose, now: Instant, height: Height) {
         if let Some(peer) = self.peers.get_mut(&generation) {
             peer.asked = Some(Asked { at: now, purpose, height });
-            peer.probed = Some(now);
+            peer.last_asked = Some(now);
             if purpose == Purpose::Probe {
                 self.last_probe = Some(now);
             }
@@ -210,6 +234,7 @@ impl Roster {
     pub fn unanswered(&mut self, generation: Generation, height: Height, now: Instant) -> Outcome {
         let Some(peer) = self.peers.get_mut(&generation) else { return Outcome::Fine };
         let Some(asked) = peer.asked.take() else { return Outcome::Fine };
+        peer.settled = true;
         if asked.purpose == Purpose::Probe || peer.claimed <= height {
             return Outcome::Fine;
         }
@@ -236,7 +261,9 @@ impl Roster {
             self.first_asked().filter(|_| self.working() < MOST_ASKED).map(|at| at + self.hedge_after());
         let rests = self.peers.values().filter_map(|peer| peer.rests_until);
         let probe = self.last_probe.filter(|_| !self.peers.is_empty()).map(|at| at + PROBE);
-        rests.chain(hedge).chain(probe).filter(|at| *at > now).min()
+        let asked = self.peers.values().filter_map(|peer| peer.asked);
+        let silent = asked.filter(|asked| asked.purpose == Purpose::Probe).map(|asked| asked.at + SILENCE);
+        rests.chain(hedge).chain(probe).chain(silent).filter(|at| *at > now).min()
     }
 }
 
