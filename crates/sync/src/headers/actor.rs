@@ -11,6 +11,7 @@ use rookery_observe::metrics::Why;
 use rookery_runtime::{Env, FairMailbox, Instant, LaneLimits, OnPanic, Worker};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::audit::{self, HeadersAudit};
 use super::commit::Committer;
 use super::ingress::{HeadersMail, HeadersOrder, HeadersService};
 use super::keeper::Keeper;
@@ -133,6 +134,7 @@ enum Ask {
     Recent(usize, oneshot::Sender<(Height, Bytes)>),
     Range(Height, usize, oneshot::Sender<Result<Bytes, String>>),
     Why(oneshot::Sender<Vec<Hop>>),
+    Audit(oneshot::Sender<HeadersAudit>),
 }
 
 /// Asks the header reactor.
@@ -223,6 +225,11 @@ impl HeadersHandle {
     /// What progress waits for, hop by hop.
     pub async fn why(&self) -> Vec<Hop> {
         self.ask(Ask::Why).await.unwrap_or_else(|| vec![Hop::stuck("node", "it is stopping".into())])
+    }
+
+    /// What the reactor believes, for invariants; `None` when the node is stopping.
+    pub async fn audit(&self) -> Option<HeadersAudit> {
+        self.ask(Ask::Audit).await
     }
 
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
@@ -534,6 +541,9 @@ impl Reactor {
                     false => Ok(Bytes::new()),
                 };
                 let _ = tell.send(range);
+            }
+            Ask::Audit(tell) => {
+                let _ = tell.send(audit::audit(&self.roster, &self.tree, self.env.clock.now()));
             }
             Ask::Why(tell) => {
                 let _ = tell.send(self.why());

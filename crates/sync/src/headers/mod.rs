@@ -27,9 +27,11 @@
 //! | [`serve`] | answers to peers that ask |
 //! | [`commit`] | tree to store |
 //! | [`keeper`] | the store's worker, and its second chance |
+//! | [`audit`] | what it believes, for invariants |
 //! | [`time`] | our time, adjusted by peers' |
 
 pub mod actor;
+mod audit;
 mod commit;
 mod ingress;
 mod keeper;
@@ -39,6 +41,7 @@ mod start;
 mod time;
 
 pub use actor::{ChainStatus, HeadersConfig, HeadersHandle, Hop, HopState, Submitted};
+pub use audit::{HeadersAudit, PeerAudit};
 pub use ingress::{HeadersMail, HeadersOrder, HeadersService, LOCATE_COST};
 pub use keeper::{Keeper, Opener};
 pub use start::{OpenError, Opened};
