@@ -50,7 +50,8 @@ impl Client {
         let mut client = Self { stream, pending: Vec::new(), version: hello(addr), greeting: Vec::new() };
         client.send(&Packet::Version(Box::new(hello(addr))));
         let start = Instant::now();
-        while client.greeting.iter().filter(|&&kind| kind == kind::VERSION || kind == kind::VERACK).count() < 2
+        while client.greeting.iter().filter(|&&kind| kind == kind::VERSION || kind == kind::VERACK).count()
+            < 2
         {
             let (number, body) = client
                 .next(SHAKE_WITHIN.saturating_sub(start.elapsed()))

@@ -63,7 +63,9 @@ pub fn install() -> PathBuf {
             .args(["install", &package, "--no-audit", "--no-fund", "--no-save", "--prefix"])
             .arg(&root)
             .output()
-            .unwrap_or_else(|error| panic!("npm does not start ({error}): install node 20 or later with npm"));
+            .unwrap_or_else(|error| {
+                panic!("npm does not start ({error}): install node 20 or later with npm")
+            });
         let errors = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "npm install {package} failed ({}):\n{errors}", done.status);
         assert!(program.exists(), "npm install {package} left no {}", program.display());

@@ -20,6 +20,7 @@ pub mod client;
 pub mod hsd;
 pub mod ports;
 pub mod process;
+pub mod relay;
 pub mod rookery;
 pub mod wait;
 

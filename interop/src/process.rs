@@ -59,11 +59,9 @@ impl Process {
     /// # Panics
     /// When it is still running after `deadline`.
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
-        let what = format!("the end of {}", self.name);
-        let log = self.log.clone();
+        let what = format!("the end of {}, whose output is in {}", self.name, self.log.display());
         let child = &mut self.child;
-        let status = until_or(&what, deadline, &log, || child.try_wait().expect("a child can be waited for"));
-        status
+        until(&what, deadline, || child.try_wait().expect("a child can be waited for"))
     }
 
     /// Asks it to end with SIGTERM, and waits.
@@ -94,12 +92,6 @@ impl Drop for Process {
             println!("--- last lines of {}:\n{}", self.name, tail(&self.log));
         }
     }
-}
-
-/// Waits like [`until`], and prints the end of the log when it is in vain.
-fn until_or<T>(what: &str, deadline: Duration, log: &Path, mut look: impl FnMut() -> Option<T>) -> T {
-    let what = format!("{what}, whose output is in {}", log.display());
-    until(&what, deadline, &mut look)
 }
 
 /// The last lines of a log: enough for the cause, not for the story.

@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -55,45 +54,30 @@ pub fn command(name: &str, data: &Path) -> Command {
     command
 }
 
-/// `rookery sync` to its end.
-pub fn sync(data: &Path, peer: SocketAddr) -> Synced {
-    let mut command = command("sync", data);
-    command.args(["--connect", &peer.to_string()]);
-    let output = command.output().expect("rookery starts");
-    Synced::read(&output)
-}
-
-/// How a `rookery sync` ended.
+/// A `rookery sync`; killed on drop.
 #[derive(Debug)]
-pub struct Synced {
-    /// Its exit code.
-    pub code: Option<i32>,
-    /// Its summary: the last line that it printed.
-    pub summary: Value,
-    /// What it logged.
-    pub log: String,
+pub struct Sync {
+    process: Process,
 }
 
-impl Synced {
-    fn read(output: &Output) -> Self {
-        let printed = String::from_utf8_lossy(&output.stdout);
-        let last = printed.lines().last().unwrap_or_default();
-        let log = String::from_utf8_lossy(&output.stderr).into_owned();
-        Self { code: output.status.code(), summary: serde_json::from_str(last).unwrap_or_default(), log }
+impl Sync {
+    /// Starts one from this peer only, with its data in `data`.
+    pub fn start(data: &Path, peer: SocketAddr) -> Self {
+        let mut command = command("sync", data);
+        command.args(["--connect", &peer.to_string(), "--log", "debug"]);
+        Self { process: Process::start("rookery sync", &mut command, &data.join("sync.out")) }
     }
 
-    /// The tip it names.
-    pub fn tip(&self) -> &str {
-        self.summary["tip"].as_str().unwrap_or_default()
-    }
-
-    /// Prints the figures of a good sync.
+    /// Waits for its end; what it printed last, which on success is its summary.
     ///
     /// # Panics
-    /// When it was not good.
-    pub fn report(&self, what: &str) {
-        assert_eq!(self.code, Some(0), "{what}: {}\n{}", self.summary, self.log);
-        println!("{what}: {}", self.summary);
+    /// When it does not end within `deadline`, or not with exit code 0.
+    pub fn summary(mut self, deadline: Duration) -> Value {
+        let status = self.process.wait(deadline);
+        let printed = self.process.printed();
+        assert_eq!(status.code(), Some(0), "{printed}");
+        let last = printed.lines().rfind(|line| line.starts_with('{')).unwrap_or_default();
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("expected a summary, got {last:?}: {error}"))
     }
 }
 
@@ -146,7 +130,12 @@ impl Node {
 
     /// What `rookery status` says of it; none while it does not answer.
     pub fn status(&self) -> Option<Value> {
-        let output = command("status", &self.data).output().expect("rookery starts");
+        self.ask("status")
+    }
+
+    /// What one of the commands that look at a running node says: `status`, `peers`, `chain`, `why`.
+    pub fn ask(&self, view: &str) -> Option<Value> {
+        let output = command(view, &self.data).output().expect("rookery starts");
         output.status.success().then(|| serde_json::from_slice(&output.stdout).ok()).flatten()
     }
 
@@ -162,15 +151,5 @@ impl Node {
     pub fn await_tip(&self, tip: &str, deadline: Duration) {
         let look = || (self.tip()? == tip).then_some(());
         wait::until(&format!("rookery at {tip}"), deadline, look);
-    }
-
-    /// Stops it, so that it neither reads nor writes, until [`resume`](Self::resume).
-    pub fn freeze(&self) {
-        self.process.signal(Signal::STOP);
-    }
-
-    /// Lets it go on.
-    pub fn resume(&self) {
-        self.process.signal(Signal::CONT);
     }
 }
