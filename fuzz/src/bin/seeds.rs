@@ -32,6 +32,16 @@ fn main() -> io::Result<()> {
         write("hns_frame", packet.name(), &frame)?;
         stream.extend_from_slice(&frame);
     }
+    let (version, verack) = (&packets[0], &packets[1]);
+    for (name, order) in [("version_first", [version, verack]), ("verack_first", [verack, version])] {
+        for (who, first) in [("inbound", 0), ("outbound", 1)] {
+            let mut talk = BytesMut::from(&[first][..]);
+            for packet in order {
+                talk.extend_from_slice(&encode_frame(MAGIC, packet));
+            }
+            write("hns_handshake", &format!("{name}_{who}"), &talk)?;
+        }
+    }
     write("hns_frame", "stream", &stream)?;
     write("address_book", "book", &address_book())
 }
