@@ -226,13 +226,19 @@ impl<T> State<T> {
 
 impl<T> Drop for FairMailbox<T> {
     fn drop(&mut self) {
-        let wakers: Vec<Waker> = {
+        let lanes = {
             let mut state = self.shared.lock();
             state.closed = true;
             state.active.clear();
-            std::mem::take(&mut state.lanes).into_values().filter_map(|lane| lane.room).collect()
+            std::mem::take(&mut state.lanes)
         };
-        wakers.into_iter().for_each(Waker::wake);
+        // Outside the lock: an event may hold a lane of this very mailbox, or wake somebody when it is dropped.
+        let label = BoxLabel { mailbox: self.shared.name };
+        for lane in lanes.into_values() {
+            let counted = lane.queue.len() + usize::from(lane.dropped);
+            self.shared.metrics.mailbox_depth.get_or_create(&label).dec_by(counted as i64);
+            lane.room.into_iter().for_each(Waker::wake);
+        }
     }
 }
 
@@ -306,9 +312,12 @@ impl<T> Lane<T> {
 
     /// Replaces the lane's last event.
     pub fn set_farewell(&self, farewell: T) {
-        if let Some(lane) = self.shared.lock().lanes.get_mut(&self.number) {
-            lane.farewell = Some(farewell);
-        }
+        let old = match self.shared.lock().lanes.get_mut(&self.number) {
+            Some(lane) => lane.farewell.replace(farewell),
+            None => Some(farewell),
+        };
+        // Outside the lock: see the mailbox's own end.
+        drop(old);
     }
 }
 
@@ -408,6 +417,24 @@ mod tests {
         assert!(lane.has_room());
         drop(mailbox);
         assert_eq!(lane.push(3, 1), Push::Closed(3));
+    }
+
+    #[test]
+    fn a_mailbox_that_goes_may_hold_its_own_lanes_and_leaves_no_depth_behind() {
+        let metrics: Arc<Metrics> = Arc::default();
+        struct Held {
+            _lane: Option<Lane<Held>>,
+        }
+        let own: FairMailbox<Held> =
+            FairMailbox::new("own", LaneLimits::PEER, 9, Clock::system(), Arc::clone(&metrics));
+        let lane = own.opener().open(Held { _lane: None }).unwrap();
+        let inner = own.opener().open(Held { _lane: None }).unwrap();
+        inner.set_farewell(Held { _lane: own.opener().open(Held { _lane: None }) });
+        assert!(matches!(lane.push(Held { _lane: Some(inner) }, 1), Push::Accepted));
+        drop(lane);
+        drop(own);
+        let depth = metrics.mailbox_depth.get_or_create(&BoxLabel { mailbox: "own" }).get();
+        assert_eq!(depth, 0);
     }
 
     #[test]

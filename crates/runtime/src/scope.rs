@@ -242,7 +242,8 @@ impl Scope {
         }
     }
 
-    fn record_panic(&self, name: &'static str, panic: &(dyn std::any::Any + Send)) -> String {
+    /// Writes down and counts a panic, also for whoever caught one below the task's own level; gives its text.
+    pub fn record_panic(&self, name: &'static str, panic: &(dyn std::any::Any + Send)) -> String {
         let message = panic
             .downcast_ref::<&str>()
             .copied()

@@ -11,7 +11,10 @@ use tokio::sync::mpsc;
 
 /// Issues tickets.
 #[derive(Debug)]
-pub struct TicketOffice<T>(mpsc::Sender<T>);
+pub struct TicketOffice<T> {
+    /// None: the office has no tickets at all.
+    returns: Option<mpsc::Sender<T>>,
+}
 
 /// Where dropped tickets arrive, in the order in which they were dropped.
 #[derive(Debug)]
@@ -26,8 +29,9 @@ pub struct Ticket<T> {
 
 /// An office for at most `most` tickets at a time.
 pub fn tickets<T>(most: usize) -> (TicketOffice<T>, Returns<T>) {
-    let (tx, rx) = mpsc::channel(most);
-    (TicketOffice(tx), Returns(rx))
+    // A channel has room for one at least; an office that may issue none has no use for it.
+    let (tx, rx) = mpsc::channel(most.max(1));
+    (TicketOffice { returns: (most > 0).then_some(tx) }, Returns(rx))
 }
 
 impl<T> TicketOffice<T> {
@@ -35,7 +39,7 @@ impl<T> TicketOffice<T> {
     ///
     /// A slot is free again once its return was received, not merely dropped: the owner has then counted it.
     pub fn issue(&self, value: T) -> Option<Ticket<T>> {
-        let permit = self.0.clone().try_reserve_owned().ok()?;
+        let permit = self.returns.clone()?.try_reserve_owned().ok()?;
         Some(Ticket { value: Some(value), permit: Some(permit) })
     }
 }
@@ -96,5 +100,10 @@ mod tests {
         assert!(office.issue(3).is_none(), "a slot is free only once its return was counted");
         assert_eq!((returns.try_next(), returns.try_next(), returns.try_next()), (Some(10), Some(2), None));
         assert!(office.issue(3).is_some());
+    }
+
+    #[test]
+    fn an_office_without_tickets_issues_none() {
+        assert!(tickets::<u8>(0).0.issue(1).is_none());
     }
 }
