@@ -28,3 +28,16 @@ fn the_configuration_page_is_true() {
     let head = "# Configuration\n\nGenerated from the program (`rookery config`); a test keeps it true.\n";
     keep("config.md", &format!("{head}\n```toml\n{text}```\n"));
 }
+
+#[test]
+fn the_metrics_page_is_true() {
+    let mut text = String::from(
+        "# Metrics\n\nGenerated from the program; a test keeps it true. Served at `/metrics` by `--metrics ADDRESS`, in the\n\
+         OpenMetrics text format. Counters end in `_total`, times are in seconds, sizes in bytes. Labels come from small\n\
+         closed sets: a direction, a message, a reason. A peer is never a label.\n\n| metric | meaning |\n|---|---|\n",
+    );
+    for (name, help) in rookery_observe::metrics::REFERENCE {
+        text.push_str(&format!("| `rookery_{name}` | {help} |\n"));
+    }
+    keep("metrics.md", &text);
+}

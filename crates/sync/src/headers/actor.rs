@@ -1,20 +1,19 @@
 //! The header reactor's loop.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rookery_base::{CloseCause, Generation, Hash32, Height, PeerFault, PeerFaultKind};
 use rookery_engine::session::Pushed;
 use rookery_engine::{Command, PeerHandle};
 use rookery_observe::metrics::Why;
-use rookery_runtime::{Env, FairMailbox, Instant, LaneLimits, OnPanic, Worker};
-use tokio::sync::{mpsc, oneshot, watch};
+use rookery_runtime::{Env, FairMailbox, Instant};
+use tokio::sync::{mpsc, watch};
 
-use super::audit::{self, HeadersAudit};
+use super::audit;
 use super::commit::Committer;
-use super::ingress::{HeadersMail, HeadersOrder, HeadersService};
-use super::keeper::Keeper;
+use super::handle::{Ask, ChainStatus, HeadersConfig, Submitted};
+use super::ingress::{HeadersMail, HeadersOrder};
 use super::roster::{AnswerFacts, Outcome, Purpose, Roster};
 use super::serve;
 use super::start::{Opened, StoreArchive};
@@ -22,231 +21,20 @@ use super::time::PeerTime;
 use crate::tree::{Batch, HeaderTree, Inserted, MAX_PENDING_BYTES, Refused};
 use crate::{Chain, HeaderFacts, HeaderFault};
 
-/// How a header reactor works.
-#[derive(Debug, Clone, Copy)]
-pub struct HeadersConfig {
-    /// Headers in a full message of this wire.
-    pub full: usize,
-    /// Sessions at a time.
-    pub most_peers: usize,
-}
-
 /// New headers up to this many are announced; more came in bulk and are no news to anybody.
 const ANNOUNCE: usize = 8;
-/// Questions from this node that wait.
-const ASKS: usize = 16;
 /// Points for an answer that does not link to anything: a peer that reorganised while it answered does it once.
 const UNLINKED_POINTS: u32 = 34;
 
-/// Where the chain is. Published after each change; the newest is always there to be read.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct ChainStatus {
-    /// The network's name.
-    pub network: &'static str,
-    /// Height of the best header.
-    pub height: Height,
-    /// Its hash.
-    pub tip: String,
-    /// The time that it claims, in seconds since 1970.
-    pub tip_time: u64,
-    /// Accumulated work, hexadecimal.
-    pub work: String,
-    /// Height of the last header that is durably stored.
-    pub stored: Option<Height>,
-    /// The best height that a connected peer claims.
-    pub target: Option<Height>,
-    /// Peers that are asked for headers.
-    pub peers: usize,
-    /// Requests that are out for the headers after the tip.
-    pub asked: usize,
-    /// Whether every peer that has not failed us has told all it has, as far as can be told.
-    pub settled: bool,
-    /// Whether the chain is synced by its own rule: work, last checkpoint, age of the tip.
-    pub synced: bool,
-    /// Headers accepted since the start.
-    pub accepted: u64,
-    /// Reorganisations since the start.
-    pub reorganisations: u64,
-    /// Headers that the last reorganisation left.
-    pub last_reorganisation_depth: u32,
-}
-
-impl ChainStatus {
-    /// Every connected peer's headers are here and durable, as far as the peers tell.
-    pub fn caught_up(&self) -> bool {
-        self.settled
-            && self.asked == 0
-            && self.target.is_none_or(|target| target <= self.height)
-            && self.stored == Some(self.height)
-    }
-}
-
-/// What became of headers that this node made itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Submitted {
-    /// Headers that were new.
-    pub new: usize,
-    /// Why not all were taken.
-    pub refused: Option<String>,
-}
-
-/// How a hop is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HopState {
-    /// It waits for nothing.
-    Ok,
-    /// It waits, and something is under way.
-    Waiting,
-    /// It waits, and nothing that we do ends it.
-    Stuck,
-}
-
-/// One hop on the way from a peer to the store, and what it waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hop {
-    /// Its name.
-    pub hop: &'static str,
-    /// How it is doing.
-    pub state: HopState,
-    /// What it waits for, and since when.
-    pub detail: String,
-}
-
-impl Hop {
-    /// A hop that waits for nothing.
-    pub const fn ok(hop: &'static str, detail: String) -> Self {
-        Self { hop, state: HopState::Ok, detail }
-    }
-
-    /// A hop that waits.
-    pub const fn waits(hop: &'static str, detail: String) -> Self {
-        Self { hop, state: HopState::Waiting, detail }
-    }
-
-    /// A hop that is stuck.
-    pub const fn stuck(hop: &'static str, detail: String) -> Self {
-        Self { hop, state: HopState::Stuck, detail }
-    }
-}
-
-enum Ask {
-    Submit(Vec<HeaderFacts>, Bytes, oneshot::Sender<Submitted>),
-    Recent(usize, oneshot::Sender<(Height, Bytes)>),
-    Range(Height, usize, oneshot::Sender<Result<Bytes, String>>),
-    Why(oneshot::Sender<Vec<Hop>>),
-    Audit(oneshot::Sender<HeadersAudit>),
-}
-
-/// Asks the header reactor.
-#[derive(Clone)]
-pub struct HeadersHandle {
-    asks: mpsc::Sender<Ask>,
-    status: watch::Receiver<ChainStatus>,
-    service: HeadersService,
-}
-
-impl HeadersHandle {
-    /// Starts the reactor in `env`'s scope; a panic in it stops the node. On cancellation what is pending is
-    /// committed before the reactor ends.
-    pub fn start(
-        env: &Env,
-        chain: Arc<dyn Chain>,
-        opened: Opened,
-        store: &Worker<Keeper>,
-        durable: Option<Height>,
-        config: HeadersConfig,
-    ) -> Self {
-        let mailbox = FairMailbox::new(
-            "headers",
-            LaneLimits::PEER,
-            config.most_peers,
-            env.clock,
-            Arc::clone(&env.metrics),
-        );
-        let service = HeadersService(mailbox.opener());
-        let (asks, asked) = mpsc::channel(ASKS);
-        let reactor = Reactor {
-            committer: Committer::new(env.clone(), store.clone(), durable),
-            env: env.clone(),
-            chain,
-            tree: opened.tree,
-            archive: opened.archive,
-            roster: Roster::default(),
-            time: PeerTime::default(),
-            mailbox,
-            asks: asked,
-            config,
-            accepted: 0,
-            reorganisations: 0,
-            last_depth: 0,
-            published: None,
-        };
-        let (status, watch) = watch::channel(reactor.status());
-        reactor.env.metrics.header_height.set(i64::from(reactor.tree.tip().height));
-        env.scope.spawn_to_end("headers", OnPanic::StopNode, reactor.run(status));
-        Self { asks, status: watch, service }
-    }
-
-    /// Lanes for a network's headers service.
-    pub fn service(&self) -> HeadersService {
-        self.service.clone()
-    }
-
-    /// Where the chain is now.
-    pub fn status(&self) -> ChainStatus {
-        self.status.borrow().clone()
-    }
-
-    /// Follows [`status`](Self::status).
-    pub fn watch(&self) -> watch::Receiver<ChainStatus> {
-        self.status.clone()
-    }
-
-    /// Hands over headers that this node made; as if a peer had sent them.
-    pub async fn submit(&self, facts: Vec<HeaderFacts>, raw: Bytes) -> Option<Submitted> {
-        self.ask(|tell| Ask::Submit(facts, raw, tell)).await
-    }
-
-    /// The last `count` raw headers of the main chain at most, and the height of the first of them.
-    pub async fn recent(&self, count: usize) -> Option<(Height, Bytes)> {
-        self.ask(|tell| Ask::Recent(count, tell)).await
-    }
-
-    /// Raw main-chain headers from a height on, as far as they go.
-    ///
-    /// # Errors
-    /// When the store cannot be read or the node is stopping.
-    pub async fn range(&self, from: Height, count: usize) -> Result<Bytes, String> {
-        self.ask(|tell| Ask::Range(from, count, tell))
-            .await
-            .unwrap_or_else(|| Err("the node is stopping".into()))
-    }
-
-    /// What progress waits for, hop by hop.
-    pub async fn why(&self) -> Vec<Hop> {
-        self.ask(Ask::Why).await.unwrap_or_else(|| vec![Hop::stuck("node", "it is stopping".into())])
-    }
-
-    /// What the reactor believes, for invariants; `None` when the node is stopping.
-    pub async fn audit(&self) -> Option<HeadersAudit> {
-        self.ask(Ask::Audit).await
-    }
-
-    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
-        let (tell, told) = oneshot::channel();
-        self.asks.send(make(tell)).await.ok()?;
-        told.await.ok()
-    }
-}
-
-struct Reactor {
-    env: Env,
+/// The owner of the tree.
+pub(super) struct Reactor {
+    pub env: Env,
     chain: Arc<dyn Chain>,
-    tree: HeaderTree,
+    pub tree: HeaderTree,
     archive: StoreArchive,
-    roster: Roster,
+    pub roster: Roster,
     time: PeerTime,
-    committer: Committer,
+    pub committer: Committer,
     mailbox: FairMailbox<HeadersMail>,
     asks: mpsc::Receiver<Ask>,
     config: HeadersConfig,
@@ -275,7 +63,36 @@ enum Source {
 }
 
 impl Reactor {
-    async fn run(mut self, status: watch::Sender<ChainStatus>) {
+    pub fn new(
+        env: Env,
+        chain: Arc<dyn Chain>,
+        opened: Opened,
+        committer: Committer,
+        mailbox: FairMailbox<HeadersMail>,
+        asks: mpsc::Receiver<Ask>,
+        config: HeadersConfig,
+    ) -> Self {
+        env.metrics.header_height.set(i64::from(opened.tree.tip().height));
+        Self {
+            env,
+            chain,
+            tree: opened.tree,
+            archive: opened.archive,
+            roster: Roster::default(),
+            time: PeerTime::default(),
+            committer,
+            mailbox,
+            asks,
+            config,
+            accepted: 0,
+            reorganisations: 0,
+            last_depth: 0,
+            published: None,
+        }
+    }
+
+    /// Runs until the scope is cancelled, then commits what is pending.
+    pub async fn run(mut self, status: watch::Sender<ChainStatus>) {
         let clock = self.env.clock;
         loop {
             let now = clock.now();
@@ -326,7 +143,7 @@ impl Reactor {
     }
 
     /// Too much waits for the store: nothing more is admitted.
-    fn full(&self) -> bool {
+    pub fn full(&self) -> bool {
         self.tree.pending_bytes() >= MAX_PENDING_BYTES
     }
 
@@ -551,64 +368,7 @@ impl Reactor {
         }
     }
 
-    fn why(&self) -> Vec<Hop> {
-        let now = self.env.clock.now();
-        let height = self.tree.tip().height;
-        let ago = |at: Instant| seconds(now.saturating_duration_since(at));
-        let mut hops = Vec::new();
-        let (peers, target) = (self.roster.len(), self.roster.target());
-        hops.push(match target {
-            _ if peers == 0 => Hop::waits("peers", "none is connected".into()),
-            None => Hop::stuck("peers", format!("{peers} connected, and all have failed to deliver")),
-            Some(target) if target > height => Hop::waits(
-                "peers",
-                format!("{peers} connected, the best claims height {target}; we are at {height}"),
-            ),
-            Some(_) => Hop::ok("peers", format!("{peers} connected, none has more than height {height}")),
-        });
-        for peer in self.roster.iter() {
-            let who = peer.handle.addr;
-            if let Some(asked) = peer.asked {
-                let since = ago(asked.at);
-                hops.push(match asked.purpose {
-                    Purpose::Primary => Hop::waits(
-                        "request",
-                        format!("{who} was asked {since} ago for the headers after {}", asked.height),
-                    ),
-                    Purpose::Hedge => Hop::waits(
-                        "request",
-                        format!("{who} was asked the same {since} ago, because the first is slow"),
-                    ),
-                    Purpose::Probe => {
-                        Hop::ok("request", format!("{who} was asked {since} ago whether it has more"))
-                    }
-                });
-            } else if let Some(until) = peer.rests_until.filter(|until| *until > now) {
-                let left = seconds(until.saturating_duration_since(now));
-                let (claimed, strikes) = (peer.claimed, peer.strikes);
-                hops.push(Hop::waits(
-                    "rest",
-                    format!("{who} claims {claimed}, failed {strikes} times, is asked again in {left}"),
-                ));
-            }
-        }
-        let pending = self.tree.pending_bytes();
-        let waiting = format!("{pending} bytes of headers wait, of at most {MAX_PENDING_BYTES}");
-        hops.push(match self.committer.since() {
-            Some(since) => Hop::waits("store", format!("writing for {}; {waiting}", ago(since))),
-            None if pending > 0 => Hop::waits("store", waiting),
-            None => Hop::ok("store", format!("all of {height} headers are durable")),
-        });
-        if self.full() {
-            hops.push(Hop::stuck(
-                "admission",
-                "nothing more is admitted until the store has caught up".into(),
-            ));
-        }
-        hops
-    }
-
-    fn status(&self) -> ChainStatus {
+    pub fn status(&self) -> ChainStatus {
         let tip = self.tree.tip();
         ChainStatus {
             network: self.chain.name(),
@@ -649,10 +409,6 @@ impl Reactor {
 
 fn push(handle: &PeerHandle, order: HeadersOrder) -> bool {
     handle.push(Command::new(order)) == Pushed::Accepted
-}
-
-fn seconds(time: Duration) -> String {
-    format!("{:.1} s", time.as_secs_f64())
 }
 
 /// A stable label for metrics and traces.

@@ -23,25 +23,30 @@
 //! |---|---|
 //! | [`ingress`] | what comes in and what goes out |
 //! | [`roster`] | whom to ask, and what follows from answers; pure |
+//! | [`handle`] | what others hold of it: status, questions |
 //! | [`actor`] | the loop |
 //! | [`serve`] | answers to peers that ask |
 //! | [`commit`] | tree to store |
 //! | [`keeper`] | the store's worker, and its second chance |
+//! | [`why`] | what progress waits for |
 //! | [`audit`] | what it believes, for invariants |
 //! | [`time`] | our time, adjusted by peers' |
 
-pub mod actor;
+mod actor;
 mod audit;
 mod commit;
+mod handle;
 mod ingress;
 mod keeper;
 mod roster;
 mod serve;
 mod start;
 mod time;
+mod why;
 
-pub use actor::{ChainStatus, HeadersConfig, HeadersHandle, Hop, HopState, Submitted};
 pub use audit::{HeadersAudit, PeerAudit};
+pub use handle::{ChainStatus, HeadersConfig, HeadersHandle, Submitted};
 pub use ingress::{HeadersMail, HeadersOrder, HeadersService, LOCATE_COST};
 pub use keeper::{Keeper, Opener};
 pub use start::{OpenError, Opened};
+pub use why::{Hop, HopState};
