@@ -18,10 +18,11 @@ use super::roster::{AnswerFacts, Outcome, Purpose, Roster};
 use super::serve;
 use super::start::{Opened, StoreArchive};
 use super::time::PeerTime;
-use crate::tree::{Batch, HeaderTree, Inserted, MAX_PENDING_BYTES, Refused};
+use crate::tree::{Batch, HeaderTree, Inserted, MAX_PENDING_BYTES, Refused, Unreadable};
 use crate::{Chain, HeaderFacts, HeaderFault};
 
-/// New headers up to this many are announced; more came in bulk and are no news to anybody.
+/// New headers up to this many are announced one by one. Of more only the last is, so that peers who had all that we
+/// had learn that there is more to ask for.
 const ANNOUNCE: usize = 8;
 /// Points for an answer that does not link to anything: a peer that reorganised while it answered does it once.
 const UNLINKED_POINTS: u32 = 34;
@@ -155,7 +156,7 @@ impl Reactor {
     fn assign(&mut self, now: Instant) {
         let height = self.tree.tip().height;
         while let Some((generation, purpose)) = self.roster.next(now, height) {
-            let locator = match self.tree.locator(&self.archive) {
+            let locator = match self.locator(generation) {
                 Ok(locator) => locator,
                 Err(error) => return self.env.scope.stop_node(error.to_string()),
             };
@@ -171,6 +172,16 @@ impl Reactor {
                 self.roster.not_asked(generation, now);
             }
         }
+    }
+
+    /// What a peer is asked from: our main chain, or the other branch that it was giving us.
+    fn locator(&self, generation: Generation) -> Result<Vec<Hash32>, Unreadable> {
+        if let Some(branch) = self.roster.get(generation).and_then(|peer| peer.branch)
+            && let Some(locator) = self.tree.branch_locator(&self.archive, &branch)?
+        {
+            return Ok(locator);
+        }
+        self.tree.locator(&self.archive)
     }
 
     fn order(&self, generation: Generation, order: HeadersOrder) -> bool {
@@ -208,16 +219,17 @@ impl Reactor {
         let inserted = self.insert(Source::Peer(from), facts, raw);
         let height = inserted.tip.height;
         let taken = inserted.new + inserted.known;
-        let last = taken.checked_sub(1).and_then(|last| facts.get(last));
-        let last = last.and_then(|last| self.tree.height_of(&self.archive, &last.hash).ok().flatten());
+        let brought = taken.checked_sub(1).and_then(|last| facts.get(last));
+        let last = brought.and_then(|last| self.tree.height_of(&self.archive, &last.hash).ok().flatten());
         if let Some(last) = last {
             self.roster.claims(from, last);
         }
         if asked {
             let full = facts.len() >= self.config.full && inserted.refused.is_none();
+            let branch = brought.filter(|_| full && last.is_none()).map(|facts| facts.hash);
             // A side branch has no height on the main chain: its sender has more for us as long as messages are full.
             let last = last.unwrap_or(height);
-            let answer = AnswerFacts { new: inserted.new, full, last, height };
+            let answer = AnswerFacts { new: inserted.new, full, last, height, branch };
             let outcome = self.roster.answered(from, &answer, now);
             self.follow(from, &outcome, "answered with headers that we have");
         }
@@ -308,10 +320,8 @@ impl Reactor {
     /// Tells every other peer of a few new headers.
     fn announce(&self, source: Source, inserted: &Inserted) {
         let joined = inserted.reorganised.map_or(inserted.new, |reorganised| reorganised.connected as usize);
-        if joined > ANNOUNCE {
-            return;
-        }
-        let first = inserted.tip.height + 1 - joined.min(inserted.tip.height as usize) as Height;
+        let told = if joined > ANNOUNCE { 1 } else { joined };
+        let first = inserted.tip.height + 1 - told.min(inserted.tip.height as usize) as Height;
         let Ok(raw) = serve::raw(&self.tree, &self.archive, first, inserted.tip.height) else { return };
         let hashes: Vec<Hash32> = self.chain.facts(&raw).iter().map(|facts| facts.hash).collect();
         for peer in self.roster.iter() {

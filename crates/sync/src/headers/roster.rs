@@ -10,12 +10,14 @@
 //! | answers with less than a full message | is believed to have no more than that |
 //! | does not answer, though it claims more | rests; the third time in a row it is dropped |
 //! | answers with nothing new, though it claims more | the same |
+//! | answers with headers of another branch | is asked for what follows them, until they outweigh ours or fill the tree |
+//! | answers with [`MOST_FRUITLESS`] messages that bring us no further | rests |
 //! | does not answer at our tip | is fine: hsd says nothing then; after a moment's silence it counts as settled |
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rookery_base::{Direction, Generation, Height};
+use rookery_base::{Direction, Generation, Hash32, Height};
 use rookery_engine::PeerHandle;
 use rookery_runtime::Instant;
 
@@ -29,6 +31,9 @@ const HEDGE_MOST: Duration = Duration::from_secs(3);
 const REST: Duration = Duration::from_secs(60);
 /// A peer that fails this often in a row is dropped; it may come back with a new handshake.
 const STRIKES: u32 = 3;
+/// Answers in a row that bring new headers and no more work than we have. Eight full messages are as many headers as a
+/// tree keeps beside its main chain: a branch that does not outweigh ours by then cannot be followed.
+const MOST_FRUITLESS: u32 = 9;
 /// A peer that has something answers within this; one that has said nothing until then is at our tip, as far as can be
 /// told without waiting for the deadline.
 const SILENCE: Duration = Duration::from_millis(1500);
@@ -64,8 +69,32 @@ pub(super) struct Peer {
     pub strikes: u32,
     took: Option<Duration>,
     last_asked: Option<Instant>,
+    /// Answers in a row that were new and brought us no further.
+    fruitless: u32,
+    /// The last header that it gave us of another branch than our main chain, when it has more of that.
+    pub branch: Option<Hash32>,
     /// As far as can be told, it has nothing that it has not told us of.
     settled: bool,
+}
+
+impl Peer {
+    const fn helped(&mut self) -> Outcome {
+        self.strikes = 0;
+        self.fruitless = 0;
+        Outcome::Fine
+    }
+
+    /// It gave us headers of a branch that does not outweigh ours. One that was not full was all that it has.
+    fn did_not_help(&mut self, full: bool, now: Instant) -> Outcome {
+        self.settled |= !full;
+        self.fruitless += 1;
+        if self.fruitless < MOST_FRUITLESS {
+            return Outcome::Fine;
+        }
+        self.fruitless = 0;
+        self.branch = None;
+        Roster::strike(self, now)
+    }
 }
 
 /// What follows from an answer, or from none.
@@ -97,6 +126,8 @@ impl Roster {
             strikes: 0,
             took: None,
             last_asked: None,
+            fruitless: 0,
+            branch: None,
             settled: false,
         };
         self.peers.insert(generation, peer);
@@ -217,11 +248,11 @@ impl Roster {
         let moved_on = answer.height > asked.height;
         peer.claimed =
             if answer.full { peer.claimed.max(answer.last.saturating_add(1)) } else { answer.last };
+        peer.branch = answer.branch;
         if answer.new > 0 {
             peer.took = Some(took);
-            peer.strikes = 0;
             self.best_took = Some(self.best_took.map_or(took, |best| best.min(took)));
-            return Outcome::Fine;
+            return if moved_on { peer.helped() } else { peer.did_not_help(answer.full, now) };
         }
         // The same as somebody else has sent, or nothing at the tip: nobody's fault.
         if moved_on || asked.purpose == Purpose::Probe || !answer.full {
@@ -235,6 +266,7 @@ impl Roster {
         let Some(peer) = self.peers.get_mut(&generation) else { return Outcome::Fine };
         let Some(asked) = peer.asked.take() else { return Outcome::Fine };
         peer.settled = true;
+        peer.branch = None;
         if asked.purpose == Purpose::Probe || peer.claimed <= height {
             return Outcome::Fine;
         }
@@ -278,4 +310,6 @@ pub(super) struct AnswerFacts {
     pub last: Height,
     /// Our height now.
     pub height: Height,
+    /// The last header that it brought, when the message was full and that header is not on our main chain.
+    pub branch: Option<Hash32>,
 }
