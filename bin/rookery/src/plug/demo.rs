@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rookery_handshake::miner::{MineError, Miner};
 use rookery_handshake::params::REGTEST;
-use rookery_runtime::{BoxFuture, Env, OnPanic};
+use rookery_runtime::{BoxFuture, Env, OnPanic, RngSource};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
@@ -83,7 +83,9 @@ async fn start(
     let directory = tempfile::Builder::new().prefix("rookery-demo-").tempdir();
     let directory = directory
         .map_err(|error| Report::io(Exit::DataDir, "cannot make a directory for the demo", &error))?;
-    let env = Env { metrics: Arc::default(), ..env.within(env.scope.child(name)) };
+    // Each node has counters and secrets of its own: two with one secret would take each other for themselves.
+    let own = env.within(env.scope.child(name));
+    let env = Env { metrics: Arc::default(), rng: RngSource::system(), ..own };
     let started = node::open(&env, directory.path(), node::loopback(&REGTEST, named)).await?;
     directories.push(directory);
     Ok(Plug::new(started))
