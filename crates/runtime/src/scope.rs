@@ -100,6 +100,19 @@ impl Scope {
     }
 
     /// Runs a task in this scope. It is dropped at its next await when the scope is cancelled.
+    ///
+    /// A task has to be `Send`, and the guards of the locks in use are not: a guard that is held across an await does
+    /// not compile.
+    ///
+    /// ```compile_fail,E0277
+    /// # use rookery_runtime::{OnPanic, Scope};
+    /// let (scope, shared) = (Scope::root("node", Default::default()), std::sync::Arc::new(std::sync::Mutex::new(0)));
+    /// scope.spawn("task", OnPanic::EndScope, async move {
+    ///     let guard = shared.lock();
+    ///     std::future::ready(()).await;
+    ///     drop(guard);
+    /// });
+    /// ```
     pub fn spawn(
         &self,
         name: &'static str,
