@@ -193,8 +193,10 @@ impl KindTable {
 pub enum Verdict {
     /// Read the body; it is this row of the table.
     Pass(usize),
-    /// Read past the body.
+    /// Read past the body: nobody here wants this kind from this peer.
     Skip,
+    /// Read past the body and count it: it is over its rate.
+    Drop(&'static str),
     /// The peer is over its rate of this message; look again at this time.
     Wait(Instant, &'static str),
     /// The session ends.
@@ -253,7 +255,7 @@ impl Guard {
         match (bucket.take(now), spec.rate.over) {
             (Ok(()), _) => Verdict::Pass(row),
             (Err(at), Over::Wait) => Verdict::Wait(at, spec.name),
-            (Err(_), Over::Drop) => Verdict::Skip,
+            (Err(_), Over::Drop) => Verdict::Drop(spec.name),
             (Err(_), Over::Close) => Verdict::Refuse(PeerFault::close(
                 PeerFaultKind::Flood,
                 format!(

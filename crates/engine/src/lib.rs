@@ -30,6 +30,7 @@ pub mod kinds;
 pub mod ledger;
 pub mod network;
 pub mod outbox;
+mod park;
 pub mod reader;
 pub mod registry;
 pub mod requests;

@@ -91,6 +91,15 @@ impl OutQueue {
         if dropped > 0 { Put::Dropped(dropped) } else { Put::Queued }
     }
 
+    /// Whether a lane that may not overflow is more than half full.
+    pub(crate) fn crowded(&self) -> bool {
+        let lanes = self.lock();
+        [LaneName::Control, LaneName::Answer].into_iter().any(|lane| {
+            let (most, most_bytes) = caps(lane);
+            lanes.queues[lane as usize].len() > most / 2 || lanes.bytes[lane as usize] > most_bytes / 2
+        })
+    }
+
     /// The next message, most urgent lane first; `None` once the queue is closed and empty.
     pub(crate) async fn next(&self) -> Option<(Kind, Bytes)> {
         loop {
@@ -298,6 +307,13 @@ impl Outbox {
     /// Now.
     pub fn now(&self) -> Instant {
         self.env.clock.now()
+    }
+}
+
+impl Drop for Outbox {
+    /// However the routine ends, and even if it never began, its writer learns that nothing more comes.
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use rookery_base::{ByteBudget, Charge, CloseCause, Frame, PeerFault, PeerFaultKind};
+use rookery_observe::Metrics;
+use rookery_observe::metrics::KindLabel;
 use rookery_runtime::{Clock, Instant};
 use rookery_transport::ReadHalf;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -22,7 +24,13 @@ const CHUNK: usize = 2048;
 /// First piece of memory for a large body, doubled as its bytes arrive.
 const BODY_CHUNK: usize = 64 * 1024;
 /// Time for one message once its head has come: 8 MB at the slowest line worth keeping (1 Mbit/s) take 64 s.
-pub(crate) const FRAME_DEADLINE: Duration = Duration::from_secs(90);
+const FRAME_DEADLINE: Duration = Duration::from_secs(90);
+/// A message that stands still for this long is given up sooner: a peer that announces a large body and sends none
+/// of it holds bytes of a budget that others wait for. Long enough for a line that loses packets to recover.
+const FRAME_GRACE: Duration = Duration::from_secs(15);
+/// Bytes a second that earn a message more time than the grace. Far below a slow line, so that only standing still
+/// is cut; at least this much an attacker has to send for each body it keeps announced.
+const FRAME_PACE: u32 = 16 * 1024;
 
 enum Stage {
     /// Between messages or inside a head.
@@ -50,6 +58,7 @@ pub(crate) struct Gate<'a> {
     pub network: &'a dyn Network,
     pub budget: &'a ByteBudget,
     pub clock: Clock,
+    pub metrics: &'a Metrics,
 }
 
 pub(crate) struct FrameReader {
@@ -57,20 +66,23 @@ pub(crate) struct FrameReader {
     link: Box<dyn Deframe>,
     buffer: BytesMut,
     stage: Stage,
-    /// Since when the current message is under way, for its deadline; not while we wait for our own budgets.
+    /// Since when the current message is under way, for its deadline; not while we wait for our own budgets or the
+    /// peer waits for its rate.
     since: Option<Instant>,
+    /// Bytes of the current body that have come.
+    arrived: usize,
     /// Bytes that were read, ever.
     pub total: u64,
 }
 
 impl FrameReader {
     pub fn new(read: ReadHalf, link: Box<dyn Deframe>, read_ahead: BytesMut) -> Self {
-        Self { read, link, buffer: read_ahead, stage: Stage::Head, since: None, total: 0 }
+        Self { read, link, buffer: read_ahead, stage: Stage::Head, since: None, arrived: 0, total: 0 }
     }
 
-    /// When the message under way is overdue.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.since.map(|since| since + FRAME_DEADLINE)
+    /// Leaves time in which we did not read out of the deadline of the message under way.
+    pub fn excuse(&mut self, time: Duration) {
+        self.since = self.since.map(|since| since + time);
     }
 
     /// The next message, or the time until which the peer is over its rate. Cancel-safe.
@@ -82,8 +94,9 @@ impl FrameReader {
                         if !self.buffer.is_empty() && self.since.is_none() {
                             self.since = Some(gate.clock.now());
                         }
-                        self.total +=
-                            fill(&mut self.read, &mut self.buffer, CHUNK, self.since.is_some()).await?;
+                        let (deadline, inside) = (deadline(self.since, self.arrived), self.since.is_some());
+                        let filling = fill(&mut self.read, &mut self.buffer, CHUNK, inside);
+                        self.total += in_time(gate.clock, deadline, filling).await?;
                         continue;
                     };
                     if let Some((until, name)) = self.judge(head, gate)? {
@@ -99,13 +112,17 @@ impl FrameReader {
                     let mut body = BytesMut::with_capacity(head.body_len.min(here + BODY_CHUNK));
                     body.put_slice(&self.buffer[..here]);
                     self.buffer.advance(here);
+                    self.arrived = here;
                     self.stage = Stage::Body(row, head, charge, body);
                 }
                 Stage::Body(_, head, _, body) if body.len() < head.body_len => {
                     let left = head.body_len - body.len();
                     let chunk = left.min(body.len().max(BODY_CHUNK));
                     body.reserve(chunk);
-                    self.total += fill_limited(&mut self.read, body, left).await?;
+                    let filling = fill_limited(&mut self.read, body, left);
+                    let came = in_time(gate.clock, deadline(self.since, self.arrived), filling).await?;
+                    self.total += came;
+                    self.arrived += came as usize;
                 }
                 Stage::Body(..) => {
                     let Stage::Body(row, head, charge, body) =
@@ -125,8 +142,11 @@ impl FrameReader {
                     let here = (*left).min(self.buffer.len());
                     self.buffer.advance(here);
                     *left -= here;
+                    self.arrived += here;
                     if *left > 0 {
-                        self.total += fill(&mut self.read, &mut self.buffer, CHUNK, true).await?;
+                        let filling = fill(&mut self.read, &mut self.buffer, CHUNK, true);
+                        let deadline = deadline(self.since, self.arrived);
+                        self.total += in_time(gate.clock, deadline, filling).await?;
                     }
                 }
             }
@@ -142,15 +162,27 @@ impl FrameReader {
         let now = gate.clock.now();
         let requests = gate.requests;
         let network = gate.network;
-        let verdict =
-            gate.guard.check(&head, now, |kind| requests.expects(kind), |kind| network.unknown_kind(kind));
+        let verdict = gate.guard.check(
+            &head,
+            now,
+            |kind| requests.expects(kind, now),
+            |kind| network.unknown_kind(kind),
+        );
         self.stage = match verdict {
-            Verdict::Wait(until, name) => return Ok(Some((until, name))),
+            Verdict::Wait(until, name) => {
+                self.since = None;
+                return Ok(Some((until, name)));
+            }
             Verdict::Refuse(refusal) => return Err(fault(refusal)),
             Verdict::Pass(row) => Stage::Charge(row, head),
             Verdict::Skip => Stage::Skip(head.body_len),
+            Verdict::Drop(kind) => {
+                gate.metrics.dropped.get_or_create(&KindLabel { kind }).inc();
+                Stage::Skip(head.body_len)
+            }
         };
         self.since = Some(now);
+        self.arrived = 0;
         self.buffer.advance(head.head_len);
         Ok(None)
     }
@@ -158,6 +190,27 @@ impl FrameReader {
 
 fn fault(fault: PeerFault) -> CloseCause {
     CloseCause::Fault(fault.into())
+}
+
+/// When the message under way is overdue: none between messages.
+fn deadline(since: Option<Instant>, arrived: usize) -> Option<Instant> {
+    let earned = Duration::from_secs_f64(arrived as f64 / f64::from(FRAME_PACE));
+    since.map(|since| since + FRAME_DEADLINE.min(FRAME_GRACE + earned))
+}
+
+/// Waits for bytes until the message they belong to is overdue. The clock is watched here and not by the routine,
+/// because a message begins and gains time while the routine waits for the reader.
+async fn in_time(
+    clock: Clock,
+    deadline: Option<Instant>,
+    filling: impl Future<Output = Result<u64, CloseCause>>,
+) -> Result<u64, CloseCause> {
+    let Some(deadline) = deadline else { return filling.await };
+    tokio::select! {
+        biased;
+        filled = filling => filled,
+        () = clock.sleep_until(deadline) => Err(fault(overdue())),
+    }
 }
 
 /// Reads some bytes; the end of the connection is orderly only between messages.
@@ -189,9 +242,11 @@ fn ended(result: std::io::Result<usize>, inside: bool) -> Result<u64, CloseCause
 }
 
 /// The fault of a message that did not come to its end.
-pub(crate) fn overdue() -> PeerFault {
-    PeerFault::close(
-        PeerFaultKind::Silent,
-        format!("a message was not complete {} s after its head", FRAME_DEADLINE.as_secs()),
-    )
+fn overdue() -> PeerFault {
+    let detail = format!(
+        "a message stood still for {} s, or was not complete {} s after its head",
+        FRAME_GRACE.as_secs(),
+        FRAME_DEADLINE.as_secs()
+    );
+    PeerFault::close(PeerFaultKind::Silent, detail)
 }

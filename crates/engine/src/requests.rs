@@ -39,7 +39,7 @@ pub enum RequestRefused {
     AlreadyOpen,
     /// As many of this kind are open as may be.
     TooMany,
-    /// The outbox has no room; the session is being closed.
+    /// The outbox has no room, or takes no more: the session is being closed.
     OutboxFull,
 }
 
@@ -73,6 +73,7 @@ const MARKS: usize = 64;
 pub struct RequestTable {
     open: Vec<Open>,
     marks: VecDeque<(RequestKey, Instant)>,
+    closed: bool,
 }
 
 impl RequestTable {
@@ -85,6 +86,9 @@ impl RequestTable {
         now: Instant,
         within: Duration,
     ) -> Result<(), RequestRefused> {
+        if self.closed {
+            return Err(RequestRefused::OutboxFull);
+        }
         if self.open.iter().any(|open| open.key == key) {
             return Err(RequestRefused::AlreadyOpen);
         }
@@ -132,15 +136,18 @@ impl RequestTable {
         Some((open.key, open.service))
     }
 
-    /// Ends one request, whichever, because the session has ended.
+    /// Ends the oldest open request because the session has ended. From the first call on none can be opened: a
+    /// pipe that repeats what failed would otherwise keep the session from ending.
     pub fn drain(&mut self) -> Option<(RequestKey, usize)> {
-        self.open.pop().map(|open| (open.key, open.service))
+        self.closed = true;
+        let oldest = (!self.open.is_empty()).then(|| self.open.remove(0))?;
+        Some((oldest.key, oldest.service))
     }
 
     /// Whether a request of this kind is open, or ended so recently that its answer may still come.
-    pub fn expects(&self, kind: Kind) -> bool {
+    pub fn expects(&self, kind: Kind, now: Instant) -> bool {
         self.open.iter().any(|open| open.key.kind == kind)
-            || self.marks.iter().any(|(key, _)| key.kind == kind)
+            || self.marks.iter().any(|(key, at)| key.kind == kind && !is_old(*at, now))
     }
 
     /// Open requests.
@@ -162,10 +169,14 @@ impl RequestTable {
     }
 
     fn forget_old_marks(&mut self, now: Instant) {
-        while self.marks.front().is_some_and(|(_, at)| now.saturating_duration_since(*at) > MARK) {
+        while self.marks.front().is_some_and(|(_, at)| is_old(*at, now)) {
             self.marks.pop_front();
         }
     }
+}
+
+fn is_old(mark: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(mark) > MARK
 }
 
 #[cfg(test)]
@@ -186,9 +197,26 @@ mod tests {
         assert_eq!(table.expire(now), None);
         assert_eq!(table.expire(now + WITHIN), Some((key, 2)));
         assert_eq!(table.expire(now + WITHIN), None, "one end");
-        assert!(table.expects(ASK));
+        assert!(table.expects(ASK, now + WITHIN));
+        assert!(!table.expects(ASK, now + WITHIN + MARK * 2), "an old mark expects nothing");
         assert_eq!(table.answer(&key, now + WITHIN), Match::Late);
         assert_eq!(table.answer(&key, now + WITHIN), Match::Unknown, "swallowed once");
+    }
+
+    #[test]
+    fn the_end_drains_the_oldest_first_and_admits_no_more() {
+        let now = Clock::system().now();
+        let mut table = RequestTable::default();
+        let keys: Vec<_> = (0..4).map(|n| RequestKey::number(ASK, n)).collect();
+        for key in &keys {
+            table.open(*key, 0, 4, now, WITHIN).unwrap();
+        }
+        let mut drained = Vec::new();
+        while let Some((key, _)) = table.drain() {
+            assert_eq!(table.open(key, 0, 4, now, WITHIN), Err(RequestRefused::OutboxFull));
+            drained.push(key);
+        }
+        assert_eq!(drained, keys);
     }
 
     #[test]

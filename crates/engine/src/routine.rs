@@ -10,12 +10,14 @@
 //!
 //! It never awaits a reactor: a pipe without room parks *reading*, while commands, deadlines and writing go on. It
 //! ends for exactly one cause, the first one. Whatever way it ends, by return, cancellation or panic, dropping it
-//! gives back its session slot, its lanes' farewells, its frames' bytes and, in all but a panic, ends each open
-//! request with the cause.
+//! gives back its session slot with cause and ledger, its lanes' farewells and its frames' bytes. Each open request
+//! ends with the cause; after a panic it is only counted, because no pipe can be told.
 
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 
 use rookery_base::{ByteBudget, CloseCause, Fault, Frame, PeerFaultKind};
 use rookery_observe::metrics::{KindLabel, Message};
@@ -23,12 +25,13 @@ use rookery_runtime::{Clock, Env, Instant, OnPanic, Ticket};
 use tokio::sync::mpsc;
 
 use crate::kinds::Guard;
-use crate::reader::{FrameReader, Gate, Incoming, overdue};
+use crate::park::Parks;
+use crate::reader::{FrameReader, Gate, Incoming};
 use crate::registry::SessionEnd;
 use crate::requests::Match;
-use crate::session::{Closer, Mail, PeerHandle};
+use crate::session::{Closer, MAIL, Mail, PeerHandle};
 use crate::{
-    Answer, Command, End, Established, Flow, KindTable, Network, Outbox, Pipe, Role, Service, Until, writer,
+    Answer, Command, End, Established, Flow, KindTable, Network, Outbox, Pipe, Role, Service, writer,
 };
 
 /// What a routine is started with.
@@ -44,14 +47,6 @@ pub(crate) struct Start {
     pub slot: Ticket<SessionEnd>,
 }
 
-/// Why reading waits.
-#[derive(Debug, Clone, Copy)]
-struct Parked {
-    /// The pipe that has no room, or none: the peer is over a rate.
-    pipe: Option<usize>,
-    until: Until,
-}
-
 struct Routine {
     env: Env,
     network: Arc<dyn Network>,
@@ -63,7 +58,9 @@ struct Routine {
     outbox: Outbox,
     mail: mpsc::Receiver<Mail>,
     closer: Closer,
-    parked: Option<Parked>,
+    parks: Parks,
+    /// Commands taken since something was read.
+    commands: usize,
     slot: Ticket<SessionEnd>,
 }
 
@@ -73,22 +70,32 @@ enum Event {
     Stopping,
     Mail(Option<Mail>),
     Read(Result<Incoming, CloseCause>),
-    Room,
+    Room(usize),
     Due,
 }
 
-/// Runs a session to its end. The slot comes back with the cause and the ledger.
-pub(crate) async fn run(start: Start) {
-    let Start { env, network, table, established, admitted, budget, handle, mail, slot } = start;
+/// Runs a session to its end and says why it ended. The slot comes back with the cause and the ledger.
+pub(crate) async fn run(start: Start) -> CloseCause {
+    let Start { env, network, table, established, admitted, budget, handle, mail, mut slot } = start;
+    // What is told of a routine that ends without saying anything: it can only have panicked.
+    slot.cause = CloseCause::Panic;
     let Established { facts, link, read, write, read_ahead } = established;
     let queue = Arc::default();
     let closer = handle.closer.clone();
+    // Before the writer and the pipes: if making a pipe panics, its drop ends the writer.
+    let outbox = Outbox::new(
+        env.clone(),
+        table.clone(),
+        Arc::clone(&queue),
+        Arc::clone(&handle.stats),
+        handle.generation,
+    );
     env.scope.spawn_to_end(
         "writer",
         OnPanic::EndScope,
         writer::run(
             env.clone(),
-            Arc::clone(&queue),
+            queue,
             link.writer,
             write,
             table.clone(),
@@ -102,7 +109,6 @@ pub(crate) async fn run(start: Start) {
         .enumerate()
         .map(|(index, service)| admitted[index].then(|| service.pipe(&facts, handle.for_service(index))));
     let pipes = pipes.collect();
-    let outbox = Outbox::new(env.clone(), table.clone(), queue, Arc::clone(&handle.stats), handle.generation);
     let mut routine = Routine {
         reader: FrameReader::new(read, link.reader, read_ahead),
         guard: Guard::new(table.clone(), facts.caps, admitted),
@@ -114,13 +120,14 @@ pub(crate) async fn run(start: Start) {
         outbox,
         mail,
         closer,
-        parked: None,
+        parks: Parks::default(),
+        commands: 0,
         slot,
     };
     // A reactor that keeps the handle must not keep the mailbox open past the session.
     drop(handle);
     let cause = routine.serve().await;
-    routine.end(cause);
+    routine.end(cause)
 }
 
 impl Routine {
@@ -147,7 +154,9 @@ impl Routine {
     }
 
     /// Waits for the next event; the more urgent first. Reading comes after commands, so that a flood cannot hold
-    /// off the node's own work, and before timers, whose lateness is checked on every turn.
+    /// off the node's own work, and before timers, whose lateness is checked on every turn. After a mailbox full of
+    /// commands reading goes first, so that commands without end cannot hold off the peer either. While a lane fills
+    /// the writer has a turn before each message: many small requests in one packet must not fill it on their own.
     async fn wait(&mut self, due: Option<Instant>) -> Event {
         let mut gate = Gate {
             guard: &mut self.guard,
@@ -155,16 +164,31 @@ impl Routine {
             network: &*self.network,
             budget: &self.budget,
             clock: self.env.clock,
+            metrics: &self.env.metrics,
         };
-        let parked = self.parked;
-        let pipes = &mut self.pipes;
+        let parked = self.parks.any();
+        let (parks, pipes) = (&self.parks, &mut self.pipes);
+        let (reader, crowded) = (&mut self.reader, self.outbox.queue.crowded());
+        let read = async {
+            if crowded {
+                step_back().await;
+            }
+            reader.next(&mut gate).await
+        };
+        let (mail, after_reading) = (&mut self.mail, self.commands >= MAIL);
+        let mail = async {
+            if after_reading {
+                step_back().await;
+            }
+            mail.recv().await
+        };
         tokio::select! {
             biased;
             () = self.closer.closed() => Event::Closed,
             () = self.env.scope.cancelled() => Event::Stopping,
-            mail = self.mail.recv() => Event::Mail(mail),
-            () = room(pipes, parked), if parked.is_some() => Event::Room,
-            read = self.reader.next(&mut gate), if parked.is_none() => Event::Read(read),
+            mail = mail => Event::Mail(mail),
+            service = parks.room(pipes), if parked => Event::Room(service),
+            read = read, if !parked => Event::Read(read),
             () = until(self.env.clock, due) => Event::Due,
         }
     }
@@ -174,22 +198,30 @@ impl Routine {
             Event::Closed => Some(self.closer.cause().cloned().unwrap_or(CloseCause::Shutdown)),
             // A panic in this peer's writer cancels the scope too; the first cause still wins.
             Event::Stopping => Some(self.closer.cause().cloned().unwrap_or(CloseCause::Shutdown)),
-            Event::Mail(Some(Mail::Command(service, command))) => self.command(service, command),
+            Event::Mail(Some(Mail::Command(service, command))) => {
+                self.commands += 1;
+                self.command(service, command)
+            }
             Event::Mail(Some(Mail::Inspect(tell))) => {
                 // Whoever asked may have gone.
                 let _ = tell.send(self.outbox.ledger.clone());
                 None
             }
             Event::Mail(None) => Some(CloseCause::Dropped("the registry let go of the session".into())),
-            Event::Read(Ok(Incoming::Frame(row, frame))) => self.frame(row, frame),
+            Event::Read(Ok(Incoming::Frame(row, frame))) => {
+                self.commands = 0;
+                self.frame(row, frame)
+            }
             Event::Read(Ok(Incoming::Throttled(until, name))) => {
                 self.env.metrics.throttled.get_or_create(&KindLabel { kind: name }).inc();
-                self.park(Parked { pipe: None, until: Until::Time(until) });
+                let now = self.env.clock.now();
+                self.park(|parks| parks.rate(until, now));
                 None
             }
             Event::Read(Err(cause)) => Some(cause),
-            Event::Room => {
-                self.unpark();
+            Event::Room(service) => {
+                self.parks.has_room(service);
+                self.unpark_if_free();
                 None
             }
             Event::Due => None,
@@ -258,26 +290,19 @@ impl Routine {
         self.follow(service, flow)
     }
 
-    /// The next thing that is due: a pipe's timer, a request's or a message's deadline, the end of a timed park.
+    /// The next thing that is due: a pipe's timer, a request's deadline, the end of a timed park. A message's deadline
+    /// is the reader's.
     fn due(&self) -> Option<Instant> {
         let timers = self.pipes.iter().flatten().filter_map(|pipe| pipe.timer());
-        let parked = match self.parked {
-            Some(Parked { until: Until::Time(at), .. }) => Some(at),
-            _ => None,
-        };
-        // While reading is parked the rest of a message cannot come.
-        let message = self.reader.deadline().filter(|_| self.parked.is_none());
-        timers.chain(self.outbox.requests.next_deadline()).chain(parked).chain(message).min()
+        timers.chain(self.outbox.requests.next_deadline()).chain(self.parks.next()).min()
     }
 
     fn run_due(&mut self, now: Instant) -> Option<CloseCause> {
-        if matches!(self.parked, Some(Parked { until: Until::Time(at), .. }) if at <= now) {
-            self.unpark();
-        }
-        if self.parked.is_none() && self.reader.deadline().is_some_and(|at| at <= now) {
-            return Some(CloseCause::Fault(overdue().into()));
-        }
-        while let Some((key, service)) = self.outbox.requests.expire(now) {
+        self.parks.expire(now);
+        self.unpark_if_free();
+        // No more than are open now: a pipe that asks again with no time at all does not keep us here.
+        for _ in 0..self.outbox.requests.len() {
+            let Some((key, service)) = self.outbox.requests.expire(now) else { break };
             self.outbox.ended(&key, "timed_out");
             if let Some(cause) = self.answer(service, Answer { key, end: End::TimedOut }) {
                 return Some(cause);
@@ -307,31 +332,40 @@ impl Routine {
         match flow {
             Flow::Continue => None,
             Flow::Park(until) => {
-                self.park(Parked { pipe: Some(service), until });
+                let now = self.env.clock.now();
+                self.park(|parks| parks.pipe(service, until, now));
                 None
             }
             Flow::Close(cause) => Some(cause),
         }
     }
 
-    fn park(&mut self, parked: Parked) {
-        if self.parked.replace(parked).is_none() {
+    fn park(&mut self, why: impl FnOnce(&mut Parks)) {
+        let before = self.parks.any();
+        why(&mut self.parks);
+        if !before {
             self.env.metrics.parked_peers.inc();
             self.outbox.stats.parked.store(true, Relaxed);
             self.env.trace("park", self.outbox.generation.0, 0, 0, "parked");
         }
     }
 
-    fn unpark(&mut self) {
-        if self.parked.take().is_some() {
+    fn unpark_if_free(&mut self) {
+        if self.parks.any() {
+            return;
+        }
+        if let Some(since) = self.parks.take_since() {
+            // The wait was ours to impose: a message that is half here has not become late by it.
+            self.reader.excuse(self.env.clock.now().saturating_duration_since(since));
             self.env.metrics.parked_peers.dec();
             self.outbox.stats.parked.store(false, Relaxed);
             self.env.trace("park", self.outbox.generation.0, 0, 0, "unparked");
         }
     }
 
-    /// The orderly end: the first cause wins, every open request gets it, then every pipe, then the slot.
-    fn end(mut self, cause: CloseCause) {
+    /// The orderly end: the first cause wins, every open request gets it, the oldest first, then every pipe. What is
+    /// common to all ends is in the drop.
+    fn end(mut self, cause: CloseCause) -> CloseCause {
         self.closer.close(cause.clone());
         let cause = self.closer.cause().cloned().unwrap_or(cause);
         if let CloseCause::Fault(Fault::Peer(fault)) = &cause
@@ -340,7 +374,6 @@ impl Routine {
             // Faults that the engine found (framing, sizes, rates) have not been written down by a pipe.
             let _ = self.outbox.ledger.fault(self.env.clock.unix(), fault);
         }
-        self.outbox.note(format!("closed: {cause}"));
         while let Some((key, service)) = self.outbox.requests.drain() {
             self.outbox.ended(&key, "gone");
             // What the pipe wants next no longer matters.
@@ -349,30 +382,50 @@ impl Routine {
         for pipe in self.pipes.iter_mut().flatten() {
             pipe.on_close(&cause);
         }
-        self.slot.cause = cause;
-        self.slot.ledger = std::mem::take(&mut self.outbox.ledger);
+        cause
+    }
+
+    /// Drops the pipes one by one. A destructor that panics while another panic unwinds would abort the process; here
+    /// it costs what any panic of a pipe costs.
+    fn drop_pipes(&mut self) {
+        for pipe in self.pipes.drain(..) {
+            if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| drop(pipe))) {
+                self.env.scope.record_panic("pipe's drop", &*panic);
+            }
+        }
     }
 }
 
 impl Drop for Routine {
     fn drop(&mut self) {
-        self.unpark();
-        self.outbox.queue.close();
+        self.parks = Parks::default();
+        if self.outbox.stats.parked.swap(false, Relaxed) {
+            self.env.metrics.parked_peers.dec();
+        }
         // In a panic nobody has set a cause yet.
         self.closer.close(CloseCause::Panic);
+        let cause = self.closer.cause().cloned().unwrap_or(CloseCause::Panic);
+        while let Some((key, _)) = self.outbox.requests.drain() {
+            self.outbox.ended(&key, "gone");
+        }
+        self.drop_pipes();
+        self.outbox.note(format!("closed: {cause}"));
+        self.slot.cause = cause;
+        self.slot.ledger = std::mem::take(&mut self.outbox.ledger);
     }
 }
 
-/// Ready when the parked pipe has room; pending for a timed park, which is due by the clock.
-async fn room(pipes: &mut [Option<Box<dyn Pipe>>], parked: Option<Parked>) {
-    let pipe = match parked {
-        Some(Parked { pipe: Some(service), until: Until::Room }) => pipes[service].as_mut(),
-        _ => None,
-    };
-    match pipe {
-        Some(pipe) => poll_fn(|cx| pipe.poll_room(cx)).await,
-        None => std::future::pending().await,
-    }
+/// Lets the others of a select be asked first, once.
+async fn step_back() {
+    let mut stepped = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut stepped, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 async fn until(clock: Clock, due: Option<Instant>) {

@@ -80,7 +80,15 @@ impl PeerHandle {
     /// A handle that leads nowhere, to test a pipe with.
     pub fn detached(generation: Generation, addr: SocketAddr, direction: Direction) -> Self {
         let (mail, _) = mpsc::channel(1);
-        Self { generation, addr, direction, service: 0, mail, closer: Closer::default(), stats: Arc::default() }
+        Self {
+            generation,
+            addr,
+            direction,
+            service: 0,
+            mail,
+            closer: Closer::default(),
+            stats: Arc::default(),
+        }
     }
 
     /// Hands a command to this service's pipe. Never waits.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rookery_base::{CloseCause, PeerFault, PeerFaultKind};
 use rookery_observe::metrics::Message;
-use rookery_runtime::Env;
+use rookery_runtime::{Env, Instant};
 use rookery_transport::WriteHalf;
 use tokio::io::AsyncWriteExt;
 
@@ -19,8 +19,20 @@ use crate::{Enframe, KindTable};
 const GATHER: usize = 32 * 1024;
 /// A peer that takes no byte for this long does not read: hsd's response timeout.
 const STALL: Duration = Duration::from_secs(30);
-/// Time to hand over what is queued when a session ends, inside the five seconds in which a node stops.
+/// Time to hand over everything that is queued when a session ends, and again to close the connection, inside the five
+/// seconds in which a node stops. In all, not per write: a peer that takes a byte now and then could draw it out.
 const FLUSH: Duration = Duration::from_secs(1);
+
+/// Tells the routine that its writer has panicked, before the scope's cancellation could pass for a stop.
+struct Blame(Closer);
+
+impl Drop for Blame {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close(CloseCause::Panic);
+        }
+    }
+}
 
 /// Ends when the queue is closed and written, or when the connection fails.
 pub(crate) async fn run(
@@ -32,7 +44,9 @@ pub(crate) async fn run(
     stats: Arc<PeerStats>,
     closer: Closer,
 ) {
+    let _blame = Blame(closer.clone());
     let mut buffer = BytesMut::new();
+    let mut flush_until = None;
     while let Some(first) = queue.next().await {
         let mut next = Some(first);
         while let Some((kind, body)) = next {
@@ -45,7 +59,8 @@ pub(crate) async fn run(
             stats.frames_out.fetch_add(1, Relaxed);
             next = if buffer.len() < GATHER { queue.try_next() } else { None };
         }
-        if let Err(cause) = write_all(&env, &mut write, &mut buffer, &stats, &closer).await {
+        if let Err(cause) = write_all(&env, &mut write, &mut buffer, &stats, &closer, &mut flush_until).await
+        {
             if matches!(cause, CloseCause::Fault(_)) {
                 env.metrics.write_stalls.inc();
             }
@@ -67,9 +82,14 @@ async fn write_all(
     buffer: &mut BytesMut,
     stats: &PeerStats,
     closer: &Closer,
+    flush_until: &mut Option<Instant>,
 ) -> Result<(), CloseCause> {
     while !buffer.is_empty() {
-        let within = if closer.cause().is_some() { FLUSH } else { STALL };
+        let now = env.clock.now();
+        let within = match closer.cause() {
+            Some(_) => flush_until.get_or_insert(now + FLUSH).saturating_duration_since(now),
+            None => STALL,
+        };
         let written = tokio::select! {
             biased;
             written = env.clock.timeout(within, write.write_buf(buffer)) => written,
