@@ -2,12 +2,13 @@
 //! peer, no registry. An arrival becomes a handshake task or is refused and counted, at once.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_base::id::canonical_ip;
-use rookery_base::{AddrGroup, CloseCause, Direction};
+use rookery_base::{AddrGroup, CloseCause, Direction, Fault, Weight};
 use rookery_observe::metrics::{Outcome, Why};
 use rookery_runtime::ticket::tickets;
 use rookery_runtime::{Env, Instant, OnPanic, Returns, Ticket, TicketOffice};
@@ -75,9 +76,12 @@ impl Acceptor {
                 arrival = listener.accept(), if pause.is_none() => match arrival {
                     Ok(conn) => self.arrival(conn),
                     Err(error) => {
+                        self.shared.env.metrics.accept_total.inc();
                         self.refuse("accept_error");
-                        tracing::warn!(%error, "cannot accept a connection");
-                        self.pause = Some(clock.now() + EXHAUSTED_PAUSE);
+                        if !concerns_one_arrival(error.kind()) {
+                            tracing::warn!(%error, "cannot accept connections");
+                            self.pause = Some(clock.now() + EXHAUSTED_PAUSE);
+                        }
                     }
                 },
             }
@@ -97,7 +101,7 @@ impl Acceptor {
 
     fn judge(&mut self, remote: SocketAddr) -> Result<Ticket<IpAddr>, &'static str> {
         let (ip, group) = (canonical_ip(remote.ip()), AddrGroup::of(remote.ip()));
-        if self.shared.registry.doors.borrow().banned.contains(&ip) {
+        if self.shared.registry.doors.borrow().refuses(ip, self.shared.env.clock.now()) {
             return Err("banned");
         }
         let from_ip = self.by_ip.get(&ip).copied().unwrap_or(0);
@@ -122,6 +126,20 @@ impl Acceptor {
         self.shared.env.metrics.accept_refused.get_or_create(&Why { why }).inc();
         self.shared.env.trace("accept", 0, 0, 0, why);
     }
+}
+
+/// Whether accepting failed because that one connection was gone already. Then the next is tried at once: a pause for
+/// each would let anybody who resets connections slow the accepting of all others.
+const fn concerns_one_arrival(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::NotConnected
+            | ErrorKind::BrokenPipe
+            | ErrorKind::InvalidInput
+            | ErrorKind::Interrupted
+    )
 }
 
 fn take_one<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
@@ -152,7 +170,8 @@ pub(crate) fn spawn_attempt<T: Send + 'static>(
     });
 }
 
-/// Shakes hands, registers, and runs the session to its end. An error is why there was no session.
+/// Shakes hands, registers, and runs the session to its end. An error is why there was no session, the other cause is why
+/// it ended.
 pub(crate) async fn attempt<T>(
     shared: &Arc<Shared>,
     env: Env,
@@ -160,11 +179,40 @@ pub(crate) async fn attempt<T>(
     direction: Direction,
     reserved: bool,
     while_shaking: T,
-) -> Result<(), CloseCause> {
+) -> Result<CloseCause, CloseCause> {
+    let remote = conn.remote();
+    let mut tally = Tally { began: env.clock.now(), env: env.clone(), outcome: None };
     let start = shake(shared, env, conn, direction, reserved).await;
+    tally.outcome = Some(start.as_ref().map_or_else(CloseCause::label, |_| "established"));
+    drop(tally);
     drop(while_shaking);
-    routine::run(start?).await;
-    Ok(())
+    if let Err(CloseCause::Fault(Fault::Peer(fault))) = &start
+        && fault.weight == Weight::Ban
+        && !reserved
+    {
+        let cause = CloseCause::Fault(fault.clone().into());
+        shared.registry.ban(remote.ip(), None, cause).await;
+    }
+    Ok(routine::run(start?).await)
+}
+
+/// Counts an attempt that came as far as a connection exactly once, by how it ended: with a session, or why not,
+/// whether it returned, was dropped or panicked.
+struct Tally {
+    env: Env,
+    began: Instant,
+    outcome: Option<&'static str>,
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        let unsaid = if std::thread::panicking() { CloseCause::Panic } else { CloseCause::Shutdown };
+        let outcome = self.outcome.unwrap_or(unsaid.label());
+        let took = self.env.clock.now().saturating_duration_since(self.began);
+        self.env.metrics.handshakes.get_or_create(&Outcome { outcome }).inc();
+        self.env.metrics.handshake_seconds.get_or_create(&Outcome { outcome }).observe(took.as_secs_f64());
+        self.env.trace("handshake", 0, 0, 0, outcome);
+    }
 }
 
 async fn shake(
@@ -174,7 +222,6 @@ async fn shake(
     direction: Direction,
     reserved: bool,
 ) -> Result<Start, CloseCause> {
-    let began = env.clock.now();
     let deadline = shared.network.handshake_deadline();
     let approach = Approach { conn, direction, env: env.clone() };
     let shaken = tokio::select! {
@@ -184,14 +231,6 @@ async fn shake(
             shaken.unwrap_or_else(|| Err(too_slow(deadline)))
         }
     };
-    let outcome = match &shaken {
-        Ok(_) => "established",
-        Err(cause) => cause.label(),
-    };
-    let took = env.clock.now().saturating_duration_since(began);
-    env.metrics.handshakes.get_or_create(&Outcome { outcome }).inc();
-    env.metrics.handshake_seconds.get_or_create(&Outcome { outcome }).observe(took.as_secs_f64());
-    env.trace("handshake", 0, 0, 0, outcome);
     let established = shaken?;
     let facts = &established.facts;
     let mut admitted = Vec::new();

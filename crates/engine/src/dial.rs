@@ -4,14 +4,14 @@
 //! outbound slots are filled from the book, one address group at a time. An attempt holds a ticket from the dial to
 //! the end of its session, so that the dialer always knows what is out and learns each end exactly once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use rookery_base::id::canonical_addr;
-use rookery_base::{AddrGroup, Direction};
+use rookery_base::{AddrGroup, CloseCause, Direction};
 use rookery_observe::metrics::Outcome;
 use rookery_runtime::ticket::tickets;
 use rookery_runtime::{
@@ -34,6 +34,11 @@ const REFILL: Duration = Duration::from_secs(3);
 const SEED_PAUSE: Duration = Duration::from_secs(120);
 /// How often a changed book is saved; hsd's.
 const SAVE: Duration = Duration::from_secs(120);
+/// Time for the book to be saved; a shelf that takes longer is tried again at the next save. Inside the five seconds
+/// in which a node stops.
+const SAVE_DEADLINE: Duration = Duration::from_secs(2);
+/// Time for a name seed to answer, longer than resolvers take that try two servers twice.
+const RESOLVE: Duration = Duration::from_secs(20);
 /// Peers that may be told about in one answer: the wire's cap on an `addr` message.
 pub const SAMPLE: usize = 1000;
 /// Peers that an operator may name.
@@ -123,8 +128,10 @@ pub fn connected(facts: &PeerFacts) -> AddressMail {
 #[derive(Debug)]
 pub(crate) struct DialEnd {
     addr: SocketAddr,
-    /// Why there was no session, or how long there was one.
-    outcome: Result<Duration, &'static str>,
+    /// `session`, or why there was none.
+    outcome: &'static str,
+    /// How long the peer was connected, by this attempt or by the session that won over it.
+    healthy: Duration,
 }
 
 /// A peer that the operator named.
@@ -188,12 +195,14 @@ pub(crate) struct Dialer {
     office: TicketOffice<DialEnd>,
     returns: Returns<DialEnd>,
     /// Attempts and sessions that are out.
-    out: BTreeMap<SocketAddr, ()>,
+    out: BTreeSet<SocketAddr>,
     inbox: AddressInbox,
     asks: mpsc::Receiver<Ask>,
     asked_names: Option<Instant>,
     next_save: Instant,
     next_refill: Instant,
+    /// The book has changed and its last save failed.
+    unsaved: bool,
 }
 
 impl Dialer {
@@ -222,12 +231,13 @@ impl Dialer {
             rng: env.rng.fork("dialer", 0),
             office,
             returns,
-            out: BTreeMap::new(),
+            out: BTreeSet::new(),
             inbox,
             asks: asked,
             asked_names: None,
             next_save: now + SAVE,
             next_refill: now,
+            unsaved: false,
         };
         for addr in own.into_iter().filter(|addr| !addr.ip().is_unspecified()) {
             dialer.book.mark_self(addr);
@@ -247,10 +257,8 @@ impl Dialer {
                 biased;
                 () = self.shared.env.scope.cancelled() => break,
                 end = self.returns.next() => self.ended(end),
-                ask = self.asks.recv() => match ask {
-                    Some(ask) => self.answer(ask),
-                    None => std::future::pending().await,
-                },
+                // None once every handle is gone: then nobody asks, and the rest goes on.
+                Some(ask) = self.asks.recv() => self.answer(ask),
                 mail = self.inbox.0.recv() => self.mail(mail),
                 () = clock.sleep_until(due) => {}
             }
@@ -271,10 +279,12 @@ impl Dialer {
             .map(|(addr, _)| *addr)
             .collect();
         for addr in due {
+            // An attempt from before the peer was named is still out: its end sets the next time. Without a ticket
+            // the peer waits for one like everybody else.
+            let begun = self.out.contains(&addr) || self.dial(addr, true);
             if let Some(named) = self.named.get_mut(&addr) {
-                named.next = None;
+                named.next = (!begun).then(|| now + REFILL);
             }
-            self.dial(addr, true);
         }
         if self.next_refill <= now {
             self.refill(now);
@@ -300,30 +310,35 @@ impl Dialer {
                 self.ask_names(now);
                 break;
             };
-            self.dial(addr, false);
+            if !self.dial(addr, false) {
+                break;
+            }
         }
         self.shared.env.metrics.known_addresses.set(self.book.len() as i64);
     }
 
     fn strangers(&self) -> usize {
-        self.out.keys().filter(|addr| !self.named.contains_key(addr)).count()
+        self.out.iter().filter(|addr| !self.named.contains_key(addr)).count()
     }
 
     fn pick(&mut self) -> Option<SocketAddr> {
-        let banned = Arc::clone(&self.shared.registry.doors.borrow().banned);
-        let groups: Vec<AddrGroup> = self.out.keys().map(|addr| AddrGroup::of(addr.ip())).collect();
+        let (doors, now) = (self.shared.registry.doors.borrow().clone(), self.shared.env.clock.now());
+        let groups: Vec<AddrGroup> = self.out.iter().map(|addr| AddrGroup::of(addr.ip())).collect();
         let (out, one_per_group) = (&self.out, self.one_per_group);
         let mut exclude = |entry: &Entry| {
-            out.contains_key(&entry.addr)
-                || banned.contains(&entry.addr.ip())
+            out.contains(&entry.addr)
+                || doors.refuses(entry.addr.ip(), now)
                 || (one_per_group && groups.contains(&entry.group()))
         };
         self.book.pick(self.shared.env.clock.unix(), &mut self.rng, &mut exclude).map(|entry| entry.addr)
     }
 
-    fn dial(&mut self, addr: SocketAddr, reserved: bool) {
-        let Some(ticket) = self.office.issue(DialEnd { addr, outcome: Err("panic") }) else { return };
-        self.out.insert(addr, ());
+    /// Starts an attempt; false when no ticket is left.
+    fn dial(&mut self, addr: SocketAddr, reserved: bool) -> bool {
+        // What is told of an attempt that ends without saying anything: it can only have panicked.
+        let end = DialEnd { addr, outcome: CloseCause::Panic.label(), healthy: Duration::ZERO };
+        let Some(ticket) = self.office.issue(end) else { return false };
+        self.out.insert(addr);
         self.book.attempted(addr, self.shared.env.clock.unix());
         let env = self.shared.env.within(self.shared.env.scope.child("peer"));
         let shared = Arc::clone(&self.shared);
@@ -332,16 +347,17 @@ impl Dialer {
             OnPanic::EndScope,
             dial_once(shared, env, addr, reserved, ticket),
         );
+        true
     }
 
     fn ended(&mut self, end: DialEnd) {
         self.out.remove(&end.addr);
         let env = &self.shared.env;
-        let outcome = end.outcome.err().unwrap_or("session");
+        let outcome = end.outcome;
         env.metrics.dials.get_or_create(&Outcome { outcome }).inc();
         env.trace("dial_end", 0, 0, 0, outcome);
         if let Some(named) = self.named.get_mut(&end.addr) {
-            named.backoff.healthy_for(end.outcome.unwrap_or(Duration::ZERO));
+            named.backoff.healthy_for(end.healthy);
             named.next = Some(env.clock.now() + named.backoff.next_wait());
         }
     }
@@ -378,7 +394,7 @@ impl Dialer {
                 });
                 let _ = tell.send(DialReport {
                     known: self.book.len(),
-                    out: self.out.keys().copied().collect(),
+                    out: self.out.iter().copied().collect(),
                     waiting: waiting.collect(),
                 });
             }
@@ -407,7 +423,7 @@ impl Dialer {
         let (required, clock) = (self.book.config().required_services, self.shared.env.clock);
         self.shared.env.scope.spawn("name-seeds", OnPanic::EndScope, async move {
             for name in names {
-                let addrs = resolver.resolve(&name, port).await;
+                let addrs = clock.timeout(RESOLVE, resolver.resolve(&name, port)).await.unwrap_or_default();
                 tracing::debug!(%name, found = addrs.len(), "asked a name seed");
                 let time = clock.unix();
                 let record = |addr| Record { addr, services: required, time, keyed: false };
@@ -423,9 +439,14 @@ impl Dialer {
 
     async fn save(&mut self) {
         let Some(shelf) = self.shelf.clone() else { return };
-        if self.book.take_changed()
-            && let Err(error) = shelf.save(BOOK_BLOB, self.book.encode()).await
-        {
+        if !self.book.take_changed() && !self.unsaved {
+            return;
+        }
+        let saving = shelf.save(BOOK_BLOB, self.book.encode());
+        let saved = self.shared.env.clock.timeout(SAVE_DEADLINE, saving).await;
+        let saved = saved.unwrap_or_else(|| Err(format!("not done within {} s", SAVE_DEADLINE.as_secs())));
+        self.unsaved = saved.is_err();
+        if let Err(error) = saved {
             tracing::warn!(%error, "cannot save the address book");
         }
     }
@@ -445,32 +466,51 @@ async fn dial_once(
     reserved: bool,
     mut ticket: Ticket<DialEnd>,
 ) {
-    ticket.outcome = Err("stopped");
     let dialled = tokio::select! {
         biased;
-        () = env.scope.cancelled() => return,
+        () = env.scope.cancelled() => {
+            ticket.outcome = "stopped";
+            return;
+        }
         dialled = env.clock.timeout(CONNECT, shared.transport.dial(addr)) => dialled,
     };
     let conn = match dialled {
         None => {
-            ticket.outcome = Err("timeout");
+            ticket.outcome = "timeout";
             tracing::debug!(%addr, "no connection within {} s", CONNECT.as_secs());
             return;
         }
         Some(Err(error)) => {
-            ticket.outcome = Err("unreachable");
+            ticket.outcome = "unreachable";
             tracing::debug!(%addr, %error, "cannot connect");
             return;
         }
         Some(Ok(conn)) => conn,
     };
     let began = env.clock.now();
-    let clock = env.clock;
-    ticket.outcome = match attempt(&shared, env, conn, Direction::Outbound, reserved, ()).await {
-        Ok(()) => Ok(clock.now().saturating_duration_since(began)),
+    let (clock, scope) = (env.clock, env.scope.clone());
+    let ended = attempt(&shared, env, conn, Direction::Outbound, reserved, ()).await;
+    ticket.outcome = match &ended {
+        Ok(_) => "session",
         Err(cause) => {
             tracing::debug!(%addr, %cause, "no session");
-            Err(cause.label())
+            cause.label()
         }
     };
+    // The peer is connected, by a session that won over this one. To dial it again while that lasts would replace it,
+    // the other side would do the same, and two nodes that name each other would never keep a session.
+    let winner = match &ended {
+        Ok(CloseCause::Duplicate(winner)) | Err(CloseCause::Duplicate(winner)) if reserved => Some(*winner),
+        _ => None,
+    };
+    if let Some(winner) = winner {
+        tokio::select! {
+            biased;
+            () = scope.cancelled() => {}
+            () = shared.registry.ended(winner) => {}
+        }
+    }
+    if ended.is_ok() || winner.is_some() {
+        ticket.healthy = clock.now().saturating_duration_since(began);
+    }
 }

@@ -216,9 +216,9 @@ impl EngineHandle {
         self.registry.close(addr, CloseCause::Dropped("by the operator".into())).await
     }
 
-    /// Refuses an address, by default for a day; says how many sessions that ended.
+    /// Refuses an address, by default for the limits' usual time; says how many sessions that ended.
     pub async fn ban(&self, ip: IpAddr, lasts: Option<Duration>) -> usize {
-        self.registry.ban(ip, lasts).await
+        self.registry.ban(ip, lasts, CloseCause::Dropped("banned by the operator".into())).await
     }
 
     /// Lifts a ban; says whether there was one.
@@ -241,3 +241,6 @@ impl EngineHandle {
         &self.dial
     }
 }
+
+#[cfg(test)]
+mod cancelled;

@@ -1,15 +1,15 @@
 //! The registry's loop, and the handle that asks it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rookery_base::id::canonical_addr;
+use rookery_base::id::{canonical_addr, canonical_ip};
 use rookery_base::{CloseCause, Direction, Generation};
 use rookery_observe::metrics::{Way, Why};
 use rookery_runtime::ticket::tickets;
-use rookery_runtime::{Clock, Env, OnPanic, Returns, Ticket, TicketOffice};
+use rookery_runtime::{Env, Instant, OnPanic, Returns, Ticket, TicketOffice};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SessionLimits;
@@ -27,10 +27,18 @@ pub(crate) struct Admitted {
     pub slot: Ticket<SessionEnd>,
 }
 
-/// What the accept loop may know without asking.
+/// What the accept loop and the dialer may know without asking. Published when a ban is made or lifted, not when one
+/// runs out and not for every session: each ban carries its own end.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Doors {
-    pub banned: Arc<BTreeSet<IpAddr>>,
+    banned: Arc<BTreeMap<IpAddr, Instant>>,
+}
+
+impl Doors {
+    /// Whether an address is refused now.
+    pub fn refuses(&self, ip: IpAddr, now: Instant) -> bool {
+        self.banned.get(&canonical_ip(ip)).is_some_and(|until| *until > now)
+    }
 }
 
 /// A question.
@@ -40,10 +48,12 @@ enum Ask {
     Find(SocketAddr, oneshot::Sender<Found>),
     Closed(oneshot::Sender<Vec<ClosedSession>>),
     Close(SocketAddr, CloseCause, oneshot::Sender<usize>),
-    Ban(IpAddr, Option<Duration>, oneshot::Sender<usize>),
+    Ban(IpAddr, Option<Duration>, CloseCause, oneshot::Sender<usize>),
     Unban(IpAddr, oneshot::Sender<bool>),
     Bans(oneshot::Sender<Vec<(IpAddr, Duration)>>),
     Audit(oneshot::Sender<RegistryAudit>),
+    /// Answered by letting go of the sender, when the session has ended.
+    Ended(Generation, oneshot::Sender<()>),
 }
 
 /// What is known of an address.
@@ -72,6 +82,13 @@ pub(crate) struct RegistryHandle {
     pub doors: watch::Receiver<Doors>,
 }
 
+/// A live session, as far as views go.
+struct Held {
+    handle: PeerHandle,
+    facts: PeerView,
+    since: Instant,
+}
+
 /// The owner of the table.
 pub(crate) struct Registry {
     env: Env,
@@ -79,13 +96,18 @@ pub(crate) struct Registry {
     office: TicketOffice<SessionEnd>,
     returns: Returns<SessionEnd>,
     /// The generation's handle and facts; the same keys as the state's live sessions.
-    held: BTreeMap<Generation, (PeerHandle, PeerView)>,
+    held: BTreeMap<Generation, Held>,
+    /// Who waits for the end of a session: dialers of named peers, so at most one per named peer.
+    waiting: BTreeMap<Generation, Vec<oneshot::Sender<()>>>,
+    /// The node stops: nobody is admitted any more.
+    stopping: bool,
     asks: mpsc::Receiver<Ask>,
     doors: watch::Sender<Doors>,
 }
 
 impl Registry {
-    /// Starts the registry. A panic in it stops the node.
+    /// Starts the registry. A panic in it stops the node. When the node stops it admits nobody any more, and ends once
+    /// the last session has given its slot back, so that every end is counted.
     pub fn start(env: &Env, limits: SessionLimits, local: Option<rookery_base::PeerId>) -> RegistryHandle {
         let (asks, inbox) = mpsc::channel(ASKS);
         let (doors, watch) = watch::channel(Doors::default());
@@ -97,19 +119,22 @@ impl Registry {
             office,
             returns,
             held: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            stopping: false,
             asks: inbox,
             doors,
         };
-        env.scope.spawn("registry", OnPanic::StopNode, registry.run());
+        env.scope.spawn_to_end("registry", OnPanic::StopNode, registry.run());
         RegistryHandle { asks, doors: watch }
     }
 
     async fn run(mut self) {
-        loop {
+        while !self.stopping || self.state.slots() > 0 {
             // Ends first: a slot that is free must be seen as free by whoever asks next.
             tokio::select! {
                 biased;
                 end = self.returns.next() => self.ended(end),
+                () = self.env.scope.cancelled(), if !self.stopping => self.stopping = true,
                 ask = self.asks.recv() => match ask {
                     Some(ask) => self.answer(ask),
                     None => return,
@@ -137,16 +162,15 @@ impl Registry {
             Ask::Close(addr, cause, tell) => {
                 let _ = tell.send(self.close(|handle| matches(addr, handle.addr), &cause));
             }
-            Ask::Ban(ip, lasts, tell) => {
-                self.state.ban(ip, now, lasts.unwrap_or(SessionLimits::PUBLIC.ban));
-                let cause = CloseCause::Dropped("banned by the operator".into());
+            Ask::Ban(ip, lasts, cause, tell) => {
+                self.state.ban(ip, now, lasts.unwrap_or(self.state.usual_ban()));
                 let closed = self.close(|handle| matches(SocketAddr::new(ip, 0), handle.addr), &cause);
-                self.publish();
+                self.publish_bans();
                 let _ = tell.send(closed);
             }
             Ask::Unban(ip, tell) => {
                 let was = self.state.unban(ip);
-                self.publish();
+                self.publish_bans();
                 let _ = tell.send(was);
             }
             Ask::Bans(tell) => {
@@ -159,10 +183,18 @@ impl Registry {
                     outbound: self.state.count(Direction::Outbound),
                 });
             }
+            Ask::Ended(generation, tell) => {
+                if self.state.is_live(generation) {
+                    self.waiting.entry(generation).or_default().push(tell);
+                }
+            }
         }
     }
 
     fn promote(&mut self, candidate: Candidate, facts: &PeerFacts) -> Result<Admitted, CloseCause> {
+        if self.stopping {
+            return Err(CloseCause::Shutdown);
+        }
         let now = self.env.clock.now();
         let leave = match self.state.decide(&candidate, now) {
             Decision::Admit(leave) => leave,
@@ -173,8 +205,8 @@ impl Registry {
         };
         let end = SessionEnd {
             generation: Generation(0),
-            // What is told of a routine that ends without saying anything: it can only have panicked.
-            cause: CloseCause::Panic,
+            // What is told of a session whose asker has gone before it could begin.
+            cause: CloseCause::Dropped("given up before it began".into()),
             ledger: Ledger::default(),
         };
         let Some(mut slot) = self.office.issue(end) else {
@@ -185,13 +217,15 @@ impl Registry {
         };
         for old in leave {
             let cause = match self.held.get(&old) {
-                Some((handle, _)) if handle.addr == candidate.addr || self.same_peer(old, &candidate) => {
+                Some(Held { handle, .. })
+                    if handle.addr == candidate.addr || self.same_peer(old, &candidate) =>
+                {
                     CloseCause::Duplicate(generation)
                 }
                 _ => CloseCause::Evicted,
             };
-            if let Some((handle, _)) = self.held.get(&old) {
-                handle.closer.close(cause);
+            if let Some(held) = self.held.get(&old) {
+                held.handle.closer.close(cause);
             }
         }
         slot.generation = generation;
@@ -205,9 +239,10 @@ impl Registry {
             closer: Closer::default(),
             stats: Arc::default(),
         };
-        self.held.insert(generation, (handle.clone(), view(&self.env.clock, generation, facts)));
+        let held = Held { handle: handle.clone(), facts: view(generation, facts), since: now };
+        self.held.insert(generation, held);
         self.env.trace("session_open", generation.0, 0, 0, candidate.direction.label());
-        self.publish();
+        self.publish_sessions();
         Ok(Admitted { handle, mail: inbox, slot })
     }
 
@@ -218,32 +253,35 @@ impl Registry {
     fn ended(&mut self, end: SessionEnd) {
         let generation = end.generation;
         self.held.remove(&generation);
+        self.waiting.remove(&generation);
         let now = self.env.clock.now();
+        let bans = self.state.bans_until().len();
         if let Some(closed) = self.state.ended(end, now) {
             let why = closed.cause.label();
             self.env.metrics.disconnects.get_or_create(&Why { why }).inc();
             self.env.trace("session_end", generation.0, 0, 0, why);
             tracing::debug!(peer = %closed.addr, cause = %closed.cause, "session ended");
         }
-        self.publish();
+        self.publish_sessions();
+        if self.state.bans_until().len() != bans {
+            self.publish_bans();
+        }
     }
 
     fn close(&mut self, which: impl Fn(&PeerHandle) -> bool, cause: &CloseCause) -> usize {
-        let closing: Vec<_> = self.held.values().filter(|(handle, _)| which(handle)).collect();
-        for (handle, _) in &closing {
-            handle.closer.close(cause.clone());
-        }
-        closing.len()
+        let closing: Vec<_> =
+            self.held.values().map(|held| &held.handle).filter(|handle| which(handle)).collect();
+        closing.into_iter().filter(|handle| handle.closer.close(cause.clone())).count()
     }
 
     fn views(&self) -> Vec<PeerView> {
         self.held.values().map(|held| self.view(held)).collect()
     }
 
-    fn view(&self, (handle, facts): &(PeerHandle, PeerView)) -> PeerView {
-        let mut view = facts.clone();
-        view.seconds = self.env.clock.elapsed().as_secs().saturating_sub(view.seconds);
-        view.fill(&handle.stats);
+    fn view(&self, held: &Held) -> PeerView {
+        let mut view = held.facts.clone();
+        view.seconds = self.env.clock.now().saturating_duration_since(held.since).as_secs();
+        view.fill(&held.handle.stats);
         view
     }
 
@@ -253,27 +291,28 @@ impl Registry {
             live: self
                 .held
                 .values()
-                .filter(|(handle, _)| matches(addr, handle.addr))
-                .map(|held| (self.view(held), held.0.clone()))
+                .filter(|held| matches(addr, held.handle.addr))
+                .map(|held| (self.view(held), held.handle.clone()))
                 .collect(),
             closed: self.state.closed().rev().filter(|c| matches(addr, c.addr)).take(8).cloned().collect(),
-            banned: self.state.bans(now).find(|(ip, _)| *ip == addr.ip()).map(|(_, left)| left),
+            banned: self.state.bans(now).find(|(ip, _)| *ip == canonical_ip(addr.ip())).map(|(_, left)| left),
         }
     }
 
-    fn publish(&self) {
-        let now = self.env.clock.now();
+    fn publish_sessions(&self) {
         for direction in [Direction::Inbound, Direction::Outbound] {
             let label = Way { direction: direction.label() };
             self.env.metrics.sessions.get_or_create(&label).set(self.state.count(direction) as i64);
         }
-        let banned: BTreeSet<IpAddr> = self.state.bans(now).map(|(ip, _)| ip).collect();
-        self.env.metrics.banned_addresses.set(banned.len() as i64);
-        self.doors.send_replace(Doors { banned: Arc::new(banned) });
+    }
+
+    fn publish_bans(&self) {
+        self.env.metrics.banned_addresses.set(self.state.bans_until().len() as i64);
+        self.doors.send_replace(Doors { banned: Arc::new(self.state.bans_until().clone()) });
     }
 }
 
-fn view(clock: &Clock, generation: Generation, facts: &PeerFacts) -> PeerView {
+fn view(generation: Generation, facts: &PeerFacts) -> PeerView {
     PeerView {
         generation: generation.0,
         addr: facts.addr,
@@ -281,8 +320,7 @@ fn view(clock: &Clock, generation: Generation, facts: &PeerFacts) -> PeerView {
         agent: facts.agent.clone(),
         version: facts.version,
         height: facts.height,
-        // The start for now; turned into an age when it is shown.
-        seconds: clock.elapsed().as_secs(),
+        seconds: 0,
         rtt_ms: None,
         bytes_in: 0,
         bytes_out: 0,
@@ -333,9 +371,15 @@ impl RegistryHandle {
         self.ask(|tell| Ask::Close(addr, cause, tell)).await.unwrap_or(0)
     }
 
-    /// Bans an address, for the usual time if none is given; says how many sessions that ended.
-    pub async fn ban(&self, ip: IpAddr, lasts: Option<Duration>) -> usize {
-        self.ask(|tell| Ask::Ban(ip, lasts, tell)).await.unwrap_or(0)
+    /// Bans an address, for the usual time if none is given; its sessions end for this cause. Says how many did.
+    pub async fn ban(&self, ip: IpAddr, lasts: Option<Duration>, cause: CloseCause) -> usize {
+        self.ask(|tell| Ask::Ban(ip, lasts, cause, tell)).await.unwrap_or(0)
+    }
+
+    /// Completes when a session's slot is back, at once if it is back already.
+    pub async fn ended(&self, generation: Generation) {
+        // The registry answers by dropping its end.
+        let _ = self.ask(|tell| Ask::Ended(generation, tell)).await;
     }
 
     /// Lifts a ban; says whether there was one.

@@ -48,6 +48,8 @@ const CLOSED_KEPT: usize = 256;
 /// Addresses that can be banned at a time; the oldest ban goes first. An attacker with more addresses than this
 /// meets the limits per group.
 const BANS: usize = 65_536;
+/// Stands for a ban that is longer than the clock can count: an operator's "for ever".
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A session that asks to be admitted.
 #[derive(Debug, Clone, Copy)]
@@ -161,10 +163,10 @@ impl RegistryState {
 
     /// Enters a candidate that was admitted.
     pub fn admit(&mut self, candidate: Candidate, leave: &[Generation], now: Instant) -> Option<Generation> {
+        self.last = self.last.next()?;
         for generation in leave {
             self.leaving(*generation);
         }
-        self.last = self.last.next()?;
         self.live.insert(self.last, Live { candidate, since: now, leaving: false });
         self.by_peer.insert(candidate.peer, self.last);
         Some(self.last)
@@ -212,7 +214,8 @@ impl RegistryState {
         {
             self.bans.remove(&first);
         }
-        self.bans.insert(canonical_ip(ip), now + lasts);
+        let until = now.checked_add(lasts).unwrap_or_else(|| now + FOR_EVER);
+        self.bans.insert(canonical_ip(ip), until);
     }
 
     /// Forgets a ban. True when there was one.
@@ -223,6 +226,21 @@ impl RegistryState {
     /// The peer of a live session.
     pub fn peer_of(&self, generation: Generation) -> Option<PeerId> {
         self.live.get(&generation).map(|live| live.candidate.peer)
+    }
+
+    /// The table of bans, for those who judge by themselves.
+    pub const fn bans_until(&self) -> &BTreeMap<IpAddr, Instant> {
+        &self.bans
+    }
+
+    /// The usual length of a ban.
+    pub const fn usual_ban(&self) -> Duration {
+        self.limits.ban
+    }
+
+    /// Whether a session's slot is out.
+    pub fn is_live(&self, generation: Generation) -> bool {
+        self.live.contains_key(&generation)
     }
 
     /// Bans that still hold.
@@ -328,3 +346,6 @@ impl RegistryState {
         (candidate.reserved || count > own + 1).then_some(youngest?.1)
     }
 }
+
+#[cfg(test)]
+mod tests;

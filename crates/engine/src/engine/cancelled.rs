@@ -1,0 +1,207 @@
+//! An attempt that is dropped after any number of polls, from the accepted connection to the end of its session.
+
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, BytesMut};
+use rookery_base::{Frame, Kind, PeerFault, PeerId};
+use rookery_runtime::ticket::tickets;
+use rookery_runtime::{BoxFuture, FairMailbox, Instant, Lane, LaneLimits, LaneOpener, Push};
+use rookery_testkit::{Switchboard, Wire};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::accept::attempt;
+use crate::{
+    Admit, Approach, Caps, Deframe, Enframe, Established, Flow, Head, KindSpec, LaneName, Link, Outbox, Over,
+    PeerFacts, PeerHandle, Pipe, Rate, Role, Service, UnknownKind, Until,
+};
+
+/// A wire of one message: `kind u8 | length u8 | body`, after a hello of one byte each way.
+struct Tiny {
+    services: Vec<Arc<dyn Service>>,
+}
+struct TinyService(LaneOpener<&'static str>);
+struct TinyPipe(Lane<&'static str>);
+struct Framing;
+
+const KINDS: [KindSpec; 1] = [KindSpec {
+    kind: Kind(1),
+    name: "ask",
+    min: 0,
+    max: 255,
+    role: Role::Notice,
+    rate: Rate { per_second: 1.0, burst: 2, over: Over::Wait },
+    lane: LaneName::Answer,
+    needs: Caps::NONE,
+}];
+
+impl Network for Tiny {
+    fn name(&self) -> &'static str {
+        "tiny"
+    }
+    fn handshake_deadline(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+    fn handshake(&self, approach: Approach) -> BoxFuture<'_, Result<Established, CloseCause>> {
+        Box::pin(async move {
+            let mut conn = approach.conn.into_stream();
+            let broken = |_| CloseCause::Broken("hello".into());
+            conn.write.write_all(b"h").await.map_err(broken)?;
+            conn.read.read_exact(&mut [0]).await.map_err(broken)?;
+            let facts = PeerFacts {
+                peer: PeerId::from_addr(conn.remote),
+                addr: conn.remote,
+                direction: approach.direction,
+                caps: Caps::NONE,
+                version: 1,
+                agent: String::new(),
+                height: 0,
+                time_offset: 0,
+            };
+            let link = Link { reader: Box::new(Framing), writer: Box::new(Framing) };
+            Ok(Established { facts, link, read: conn.read, write: conn.write, read_ahead: BytesMut::new() })
+        })
+    }
+    fn services(&self) -> &[Arc<dyn Service>] {
+        &self.services
+    }
+    fn unknown_kind(&self, _kind: Kind) -> UnknownKind {
+        UnknownKind::Refuse
+    }
+}
+
+impl Deframe for Framing {
+    fn head(&mut self, bytes: &[u8]) -> Result<Option<Head>, PeerFault> {
+        let head = |h: &[u8; 2]| Head { kind: Kind(h[0].into()), head_len: 2, body_len: h[1].into() };
+        Ok(bytes.first_chunk().map(head))
+    }
+}
+
+impl Enframe for Framing {
+    fn frame(&mut self, kind: Kind, body: &[u8], out: &mut BytesMut) {
+        out.put_u8(kind.0 as u8);
+        out.put_u8(body.len() as u8);
+        out.put_slice(body);
+    }
+}
+
+impl Service for TinyService {
+    fn name(&self) -> &'static str {
+        "tiny"
+    }
+    fn kinds(&self) -> &[KindSpec] {
+        &KINDS
+    }
+    fn admit(&self, _facts: &PeerFacts) -> Admit {
+        Admit::Yes
+    }
+    fn pipe(&self, _facts: &PeerFacts, _handle: PeerHandle) -> Box<dyn Pipe> {
+        Box::new(TinyPipe(self.0.open("down").expect("lanes come back")))
+    }
+}
+
+impl Pipe for TinyPipe {
+    fn on_frame(&mut self, _now: Instant, frame: Frame, out: &mut Outbox) -> Flow {
+        out.send(frame.kind, frame.body);
+        assert_eq!(self.0.push("frame", 1), Push::Accepted);
+        if self.0.has_room() { Flow::Continue } else { Flow::Park(Until::Room) }
+    }
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_room(cx)
+    }
+}
+
+/// Polls what is inside at most so many times.
+struct Polls<F>(F, usize);
+
+impl<F: Future + Unpin> Future for Polls<F> {
+    type Output = Option<F::Output>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(left) = self.1.checked_sub(1) else { return Poll::Ready(None) };
+        self.1 = left;
+        Pin::new(&mut self.0).poll(cx).map(Some)
+    }
+}
+
+fn shared(env: &Env, heard: &FairMailbox<&'static str>, process: &ByteBudget) -> Arc<Shared> {
+    let services: Vec<Arc<dyn Service>> = vec![Arc::new(TinyService(heard.opener()))];
+    let network: Arc<dyn Network> = Arc::new(Tiny { services });
+    Arc::new(Shared {
+        env: env.clone(),
+        table: KindTable::build(network.services()).unwrap(),
+        network,
+        transport: Switchboard::default().transport([1, 1, 1, 1].into()),
+        registry: Registry::start(env, SessionLimits::LOCAL, None),
+        limits: Limits::LOCAL,
+        inbound: process.child("inbound", 1 << 20),
+        outbound: process.child("outbound", 1 << 20),
+    })
+}
+
+/// The peer: small pieces, a flood over the rate, slow reading, then the end.
+async fn visit(mut wire: Wire) {
+    for piece in [&b"h"[..], b"\x01", b"\x03a", b"bc\x01\x02de", b"\x01\x01f\x01\x01g"] {
+        if wire.write_all(piece).await.is_err() {
+            return;
+        }
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let _ = wire.read_exact(&mut [0; 15]).await;
+}
+
+/// R1, R7, W2, W4, C16: dropped after k polls, for every k until it ends by itself, the attempt leaves nothing behind: its
+/// handshake's place, its slot, its lane and its bytes are back, its farewell is delivered, its writer has ended, and the
+/// connection is closed.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_dropped_after_any_number_of_polls_leaves_nothing_behind() {
+    let ended_by_itself = Mutex::new(None);
+    for polls in 0..1_000 {
+        let env = Env::simulated(1, 0, 0, 0, rookery_observe::Trace::off());
+        let lanes = LaneLimits { events: 1, bytes: 1 << 20 };
+        let mut heard = FairMailbox::new("tiny", lanes, 1, env.clock, Arc::clone(&env.metrics));
+        let process = ByteBudget::root("process", 1 << 20);
+        let shared = shared(&env, &heard, &process);
+        let (office, mut returns) = tickets(1);
+        let (near, far) = Wire::pair("20.0.0.1:1".parse().unwrap(), "20.0.0.2:2".parse().unwrap());
+        env.scope.spawn("visitor", OnPanic::StopNode, visit(near));
+        let peer = env.within(env.scope.child("peer"));
+        let begun =
+            attempt(&shared, peer, far.into_conn(), Direction::Inbound, false, office.issue(()).unwrap());
+        let mut begun = Polls(Box::pin(begun), polls);
+        let mut downs = 0;
+        let done = loop {
+            tokio::select! {
+                biased;
+                done = Pin::new(&mut begun) => break done,
+                event = heard.recv() => downs += usize::from(event == "down"),
+            }
+        };
+        drop(begun);
+        env.clock.sleep(Duration::from_secs(5)).await;
+        while let Some(event) = heard.try_recv() {
+            downs += usize::from(event == "down");
+        }
+        assert_eq!(returns.try_next(), Some(()), "the handshake's place, {polls} polls");
+        let audit = shared.registry.audit().await.unwrap();
+        assert_eq!(audit.slots, 0, "{polls} polls");
+        assert_eq!(process.used(), 0, "{polls} polls");
+        assert_eq!(env.metrics.parked_peers.get(), 0, "{polls} polls");
+        let ended = shared.registry.closed().await.len();
+        assert!(downs <= ended && heard.opener().open("again").is_some(), "the lane, {polls} polls");
+        assert_eq!(env.scope.running(), ["registry"], "{polls} polls");
+        assert!(env.scope.panics().is_empty());
+        env.scope.close(Duration::from_secs(5)).await.unwrap();
+        if let Some(end) = done {
+            assert_eq!(downs, 1);
+            *ended_by_itself.lock().unwrap() = Some((polls, end));
+            break;
+        }
+    }
+    let (polls, end) = ended_by_itself.into_inner().unwrap().expect("it ends by itself in the end");
+    assert_eq!(end.unwrap(), CloseCause::PeerClosed);
+    assert!(polls > 10, "the visit has many awaits: {polls}");
+}
