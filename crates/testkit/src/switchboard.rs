@@ -201,7 +201,11 @@ impl Wire {
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.check(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
@@ -235,7 +239,8 @@ mod tests {
     async fn a_dial_arrives_with_its_source_and_bytes_pass_both_ways() {
         let board = Switchboard::default();
         let mut listener = board.transport(addr("1.1.1.1:0").ip()).listen(addr("1.1.1.1:80")).await.unwrap();
-        let mut a = board.transport(addr("2.2.2.2:0").ip()).dial(addr("1.1.1.1:80")).await.unwrap().into_stream();
+        let mut a =
+            board.transport(addr("2.2.2.2:0").ip()).dial(addr("1.1.1.1:80")).await.unwrap().into_stream();
         let mut b = listener.accept().await.unwrap().into_stream();
         assert_eq!((a.remote, b.remote.ip()), (addr("1.1.1.1:80"), addr("2.2.2.2:0").ip()));
         assert_eq!(board.dials(addr("1.1.1.1:80")), 1);
