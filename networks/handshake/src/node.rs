@@ -143,7 +143,7 @@ impl Node {
         let most_peers = config.limits.sessions.inbound + config.limits.sessions.outbound;
         // Twice the sessions: one that was closed to make room keeps its lanes until its routine has ended.
         let headers_config = HeadersConfig { full: MAX_HEADERS, most_peers: 2 * most_peers };
-        let keeper = Keeper::start(env, store, opener);
+        let keeper = Keeper::start(env, store, opener, &opened);
         let headers = HeadersHandle::start(env, Arc::clone(&chain), opened, &keeper, durable, headers_config);
         let (address_service, inbox) = addresses(env, 2 * most_peers);
         let network = Handshake::new(HandshakeConfig {

@@ -7,6 +7,7 @@ use rookery_base::{Height, Work};
 use rookery_runtime::Env;
 use rookery_store::{Reader, Store, StoreError};
 
+use super::keeper::Latest;
 use crate::Chain;
 use crate::tree::{Archive, HeaderTree, Restore, Settings, StartError, Unreadable};
 
@@ -45,7 +46,7 @@ impl Opened {
         checkpoint: Option<(Height, Work, &[u8])>,
     ) -> Result<Self, OpenError> {
         let settings = Settings::new(env.rng.fork("header-index", 0).next_u64());
-        let archive = StoreArchive { reader: store.reader() };
+        let archive = StoreArchive::new(store.reader());
         let state = store.state();
         let Some(tip) = state.tip else {
             let chain = Arc::clone(chain);
@@ -88,19 +89,32 @@ impl Opened {
 #[derive(Clone)]
 pub(super) struct StoreArchive {
     pub(super) reader: Reader,
+    pub(super) latest: Latest,
+}
+
+impl StoreArchive {
+    fn new(reader: Reader) -> Self {
+        let latest = Latest::new(reader.clone());
+        Self { reader, latest }
+    }
+
+    /// Reads, and once more from the newest reader when ours has ended with its store.
+    fn read<T>(&self, read: impl Fn(&Reader) -> Result<T, StoreError>) -> Result<T, Unreadable> {
+        read(&self.reader).or_else(|_| read(&self.latest.get())).map_err(unreadable)
+    }
 }
 
 impl Archive for StoreArchive {
     fn hashes(&self, from: Height, count: usize) -> Result<Vec<rookery_base::Hash32>, Unreadable> {
-        self.reader.hashes(from, count).map_err(unreadable)
+        self.read(|reader| reader.hashes(from, count))
     }
 
     fn headers(&self, from: Height, count: usize) -> Result<Vec<u8>, Unreadable> {
-        self.reader.headers(from, count).map_err(unreadable)
+        self.read(|reader| reader.headers(from, count))
     }
 
     fn work_anchor(&self, height: Height) -> Result<(Height, Work), Unreadable> {
-        let anchor = self.reader.work_anchor(height).map_err(unreadable)?;
+        let anchor = self.read(|reader| reader.work_anchor(height))?;
         let anchor = anchor.ok_or_else(|| Unreadable(format!("no work is stored near height {height}")))?;
         Ok((anchor.height, anchor.work_before))
     }
