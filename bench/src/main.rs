@@ -3,80 +3,184 @@
 //! Each bench is a module with a `run` that returns [`Figure`]s; the table [`BENCHES`] is the only list of them.
 //! Every figure is printed twice: as one JSON line on standard output, for machines, and in a table on standard error.
 //!
-//! Rates are per second of CPU time of the measuring thread, the best of several rounds: other load on the machine
-//! makes a round slower, never faster.
+//! CPU time is the measuring thread's or process's own, so other load on the machine disturbs it little; wall-clock
+//! times are disturbed by it and are given with their least and their most.
+//!
+//! `bench serve` is the peer that the sync bench syncs from, see [`serve`]; `bench idle` is one part of the idle bench
+//! in a process of its own, see [`idle`].
 
+mod figure;
+mod floor;
 mod headers;
+mod idle;
+mod mailbox;
 mod measure;
+mod process;
+mod serve;
+mod sync;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// One measured number.
-pub struct Figure {
-    /// What was measured, with words joined by underscores.
-    pub name: String,
-    /// The number.
-    pub value: f64,
-    /// Its unit: `headers/cpu_s`, `ns`, `ratio`.
-    pub unit: &'static str,
+use figure::Figure;
+use rookery_handshake::params::{Params, SIMNET};
+
+/// What benches are told.
+pub struct Setup {
+    /// The node's program; none: the workspace's release build.
+    rookery: Option<PathBuf>,
+    /// Headers to sync.
+    headers: usize,
 }
 
-impl Figure {
-    /// A figure.
-    pub fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), value, unit }
-    }
-}
+/// About Handshake mainnet's height in 2026.
+const HEADERS: usize = 330_000;
 
 /// A bench: its name on the command line, what it measures, and how.
 struct Bench {
     name: &'static str,
     about: &'static str,
-    run: fn() -> Vec<Figure>,
+    run: fn(&Setup) -> Result<Vec<Figure>, String>,
 }
 
 /// Every bench.
-const BENCHES: &[Bench] = &[Bench {
-    name: "headers",
-    about: "verification of Handshake headers, per CPU second",
-    run: headers::run,
-}];
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "headers",
+        about: "verification of Handshake headers, per CPU second",
+        run: |_| Ok(headers::run()),
+    },
+    Bench {
+        name: "sync",
+        about: "the node's CPU, memory and restart with a long chain, over loopback",
+        run: sync::run,
+    },
+    Bench {
+        name: "mailbox",
+        about: "a message through the fair mailbox, beside a plain channel",
+        run: |_| Ok(mailbox::run()),
+    },
+    Bench { name: "idle", about: "an idle peer: memory, tasks, CPU at 1,000 sessions", run: |_| idle::run() },
+];
 
-fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let Some((command, names)) = args.split_first() else { return usage() };
-    let unknown = names.iter().any(|name| BENCHES.iter().all(|bench| bench.name != name));
-    if command != "run" || unknown {
-        return usage();
-    }
-    for bench in
-        BENCHES.iter().filter(|bench| names.is_empty() || names.iter().any(|name| name == bench.name))
-    {
-        report(bench);
-    }
-    ExitCode::SUCCESS
+/// What a command line asks for.
+enum Asked {
+    Run(Vec<&'static Bench>, Setup),
+    Serve(serve::Options),
+    Idle(idle::Kind),
 }
 
-/// Runs a bench and prints its figures both ways.
-fn report(bench: &Bench) {
-    eprintln!("{}: {}", bench.name, bench.about);
-    for figure in (bench.run)() {
-        let line = serde_json::json!({
-            "bench": bench.name,
-            "figure": figure.name,
-            "value": figure.value,
-            "unit": figure.unit,
-        });
-        println!("{line}");
-        eprintln!("  {:<34} {:>14.3} {}", figure.name, figure.value, figure.unit);
+fn main() -> ExitCode {
+    let done = match parse(std::env::args().skip(1)) {
+        Ok(Asked::Run(benches, setup)) => benches.into_iter().try_for_each(|bench| report(bench, &setup)),
+        Ok(Asked::Serve(options)) => serve::serve(&options),
+        Ok(Asked::Idle(kind)) => idle::measure(kind),
+        Err(what) => return usage(&what),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            eprintln!("error: {what}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// Reads a command line.
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Asked, String> {
+    let command = args.next().ok_or("a command is missing")?;
+    let (mut named, mut rookery, mut headers) = (Vec::new(), None, None);
+    let (mut params, mut listen) = (&SIMNET, "127.0.0.1:0".to_owned());
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+        match (command.as_str(), arg.as_str()) {
+            ("run", "--rookery") => rookery = Some(value()?.into()),
+            ("run" | "serve", "--headers") => headers = Some(count(&value()?)?),
+            ("serve", "--network") => {
+                let name = value()?;
+                params = Params::by_name(&name).ok_or(format!("there is no network {name}"))?;
+            }
+            ("serve", "--listen") => listen = value()?,
+            (_, name) if !name.starts_with('-') => named.push(arg),
+            _ => return Err(format!("{command} has no {arg}")),
+        }
+    }
+    match command.as_str() {
+        "run" => {
+            let benches = select(&named)?;
+            Ok(Asked::Run(benches, Setup { rookery, headers: headers.unwrap_or(HEADERS) }))
+        }
+        "serve" => {
+            let headers = headers.ok_or("serve needs --headers")?;
+            let listen = listen.parse().map_err(|_| format!("{listen} is not IP:PORT"))?;
+            Ok(Asked::Serve(serve::Options { headers, params, listen }))
+        }
+        "idle" => match named.as_slice() {
+            [name] => idle::Kind::by_name(name).map(Asked::Idle).ok_or(format!("there is no {name}")),
+            _ => Err("idle takes one name".into()),
+        },
+        _ => Err(format!("there is no command {command}")),
+    }
+}
+
+/// A number of headers: at least one, and no more than have a height.
+fn count(text: &str) -> Result<usize, String> {
+    let count = text.parse::<u32>().ok().filter(|count| *count > 0);
+    count.map(|count| count as usize).ok_or(format!("{text} is not a number of headers"))
+}
+
+/// The benches of these names; all of them when there are none.
+fn select(names: &[String]) -> Result<Vec<&'static Bench>, String> {
+    if let Some(name) = names.iter().find(|name| BENCHES.iter().all(|bench| bench.name != **name)) {
+        return Err(format!("there is no bench {name}"));
+    }
+    let wanted = |bench: &&Bench| names.is_empty() || names.iter().any(|name| name == bench.name);
+    Ok(BENCHES.iter().filter(wanted).collect())
+}
+
+/// Runs a bench and prints its figures.
+fn report(bench: &Bench, setup: &Setup) -> Result<(), String> {
+    eprintln!("{}: {}", bench.name, bench.about);
+    let figures = (bench.run)(setup).map_err(|what| format!("{}: {what}", bench.name))?;
+    figures.iter().for_each(|figure| figure.print(bench.name));
+    Ok(())
 }
 
 /// Says how to call it.
-fn usage() -> ExitCode {
-    eprintln!("usage: bench run [NAME ...]   (all of them without a name)");
+fn usage(what: &str) -> ExitCode {
+    eprintln!("error: {what}");
+    eprintln!("usage: bench run [NAME ...] [--rookery PROGRAM] [--headers N]   (all of them without a name)");
+    eprintln!("       bench serve --headers N [--network NAME] [--listen IP:PORT]");
     for bench in BENCHES {
         eprintln!("  {:<10} {}", bench.name, bench.about);
     }
     ExitCode::from(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(line: &str) -> Result<Asked, String> {
+        parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn no_name_means_every_bench_and_a_wrong_one_is_said() {
+        let Ok(Asked::Run(all, setup)) = asked("run") else { panic!("not understood") };
+        assert_eq!((all.len(), setup.headers), (BENCHES.len(), HEADERS));
+        let Ok(Asked::Run(some, setup)) = asked("run sync --headers 10") else { panic!("not understood") };
+        assert_eq!((some.len(), some[0].name, setup.headers), (1, "sync", 10));
+        for wrong in ["", "fly", "run nothing", "run --headers 0", "serve", "serve --headers 1 --rookery x"] {
+            assert!(asked(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn serve_takes_network_and_address() {
+        let line = "serve --headers 7 --network handshake-regtest --listen 127.0.0.1:5";
+        let Ok(Asked::Serve(options)) = asked(line) else { panic!("not understood") };
+        assert_eq!((options.headers, options.params.name), (7, "handshake-regtest"));
+        assert_eq!(options.listen.port(), 5);
+    }
 }

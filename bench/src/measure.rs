@@ -1,4 +1,4 @@
-//! CPU time of a piece of work.
+//! What work costs: CPU time of a thread, memory of a process, and how repeated measurements are summed up.
 
 use std::time::Duration;
 
@@ -13,16 +13,73 @@ fn thread_cpu() -> Duration {
     Duration::new(now.tv_sec.cast_unsigned(), u32::try_from(now.tv_nsec).expect("below a second"))
 }
 
+/// CPU seconds of this thread, user and system, since the stopwatch was made.
+pub struct CpuWatch(Duration);
+
+impl CpuWatch {
+    /// Starts to count.
+    pub fn start() -> Self {
+        Self(thread_cpu())
+    }
+
+    /// Seconds so far.
+    pub fn seconds(&self) -> f64 {
+        (thread_cpu() - self.0).as_secs_f64()
+    }
+}
+
 /// CPU seconds of the fastest round of each piece of work, in the order given. The pieces take turns, round by round,
 /// so that what disturbs the machine for a while disturbs all of them, and their ratios stand.
 pub fn fastest(pieces: &mut [Box<dyn FnMut() + '_>]) -> Vec<f64> {
     let mut best = vec![f64::INFINITY; pieces.len()];
     for _ in 0..ROUNDS {
         for (piece, best) in pieces.iter_mut().zip(&mut best) {
-            let start = thread_cpu();
+            let watch = CpuWatch::start();
             piece();
-            *best = best.min((thread_cpu() - start).as_secs_f64());
+            *best = best.min(watch.seconds());
         }
     }
     best
+}
+
+/// Bytes of this process that are resident now.
+pub fn resident_bytes() -> Result<u64, String> {
+    const STATUS: &str = "/proc/self/status";
+    let text = std::fs::read_to_string(STATUS).map_err(|error| format!("{STATUS}: {error}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| format!("{STATUS} has no VmRSS in kB"))
+}
+
+/// Several measurements of one thing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    /// The one in the middle; of an even number, the lower of the two.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The most.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Sums up at least one measurement.
+    pub fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let (Some(&min), Some(&max)) = (values.first(), values.last()) else {
+            unreachable!("every bench repeats at least once")
+        };
+        Self { median: values[(values.len() - 1) / 2], min, max }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(Spread::of(vec![4.0, 1.0]), Spread { median: 1.0, min: 1.0, max: 4.0 });
+    }
 }
