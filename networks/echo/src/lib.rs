@@ -8,7 +8,7 @@
 //! | 1 | `say` | number (8 bytes), text | a request; 16 at a time |
 //! | 2 | `said` | the same | its answer |
 //!
-//! The attack is a flood: a peer over 100 `say` a second waits. Not provided: proof that an identity is its sender's.
+//! The attack is a flood: a peer over 100 `say` a second waits. No proof that an identity is its sender's is provided.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -138,7 +138,6 @@ impl Service for EchoService {
 }
 
 struct EchoPipe {
-    /// None when nobody listens: the node only answers.
     lane: Option<Lane<Heard>>,
     handle: PeerHandle,
     number: u64,
@@ -146,10 +145,12 @@ struct EchoPipe {
 
 impl EchoPipe {
     fn tell(&self, heard: Heard, bytes: usize) -> Flow {
-        let Some(lane) = &self.lane else { return Flow::Continue };
-        // There is room: a pipe whose lane is full has parked, and is given no frame until it has room again.
-        let _: Push<Heard> = lane.push(heard, bytes);
-        if lane.has_room() { Flow::Continue } else { Flow::Park(Until::Room) }
+        match self.lane.as_ref().map(|lane| (lane.push(heard, bytes), lane.has_room())) {
+            // Frames come only while there is room, but many requests can end at once.
+            Some((Push::Full(_), _)) => Flow::Close(CloseCause::Dropped("its owner does not keep up".into())),
+            Some((_, false)) => Flow::Park(Until::Room),
+            _ => Flow::Continue,
+        }
     }
 }
 
