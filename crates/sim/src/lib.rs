@@ -5,6 +5,8 @@
 //! | [`fabric`] | the internet: ordered pipes between hosts, a link model, faults that can be commanded or scheduled |
 //! | [`auditor`] | one running hash over everything that happened, and the last events for a failure's report |
 //! | [`world`] | runtime, nodes' surroundings, invariants, `until`, the failure report with its replay line |
+//! | [`chainworld`] | worlds of real Handshake nodes, their disks and the invariants that they are held to |
+//! | [`hostile`] | peers that break the rules on the real wire |
 //! | [`mod@scenarios`] | the named scenarios that `rookery sim` and the tests run |
 //!
 //! A node in a world is whatever was started with an [`Env`](rookery_runtime::Env), an
@@ -19,12 +21,15 @@
 //! time. Virtual time stands still then, and the run does not end.
 
 pub mod auditor;
+pub mod chainworld;
 mod clock;
 pub mod fabric;
+pub mod hostile;
 pub mod scenarios;
 pub mod world;
 
 pub use auditor::{AuditHash, Auditor};
+pub use chainworld::ChainWorld;
 pub use fabric::{Fabric, Link};
 pub use scenarios::{Scenario, scenarios};
 pub use world::{Failure, Node, Report, World, WorldConfig};

@@ -11,7 +11,7 @@
 //! [`CLOSE_WITHIN`] and leave no connection behind.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -163,6 +163,8 @@ pub struct World {
     auditor: Arc<Auditor>,
     fabric: Fabric,
     nodes: RefCell<Vec<Node>>,
+    /// Numbers of nodes that may stop by themselves.
+    pardoned: RefCell<BTreeSet<u32>>,
     invariants: RefCell<Vec<Invariant>>,
     lines: RefCell<Vec<String>>,
     /// Last, so that it is dropped last.
@@ -207,6 +209,7 @@ impl World {
             auditor,
             fabric,
             nodes: RefCell::default(),
+            pardoned: RefCell::default(),
             invariants: RefCell::default(),
             lines: RefCell::default(),
             runtime,
@@ -267,6 +270,11 @@ impl World {
     pub async fn crash(&self, node: &Node, how: Down) -> Result<(), String> {
         self.fabric.down(node.ip, how);
         self.stop(node).await
+    }
+
+    /// From now on this node may stop by itself: its machine fails, and it has to notice. A panic is still a failure.
+    pub fn pardon(&self, node: &Node) {
+        self.pardoned.borrow_mut().insert(node.number);
     }
 
     /// Adds a check that is made at every step.
@@ -350,7 +358,9 @@ impl World {
                 if let Some(panic) = node.env.scope.panics().first() {
                     return Err(format!("a task of node {} panicked: {panic}", node.number));
                 }
-                if let Some(cause) = node.env.scope.stop_cause() {
+                if let Some(cause) = node.env.scope.stop_cause()
+                    && !self.pardoned.borrow().contains(&node.number)
+                {
                     return Err(format!("node {} stopped itself: {cause}", node.number));
                 }
             }

@@ -2,7 +2,14 @@
 
 use crate::world::{Failure, Report};
 
+mod crowd;
+mod echo;
+mod forks;
+mod hostile;
 mod pipes;
+mod rogues;
+mod sync;
+mod trouble;
 
 /// A scenario, as `rookery sim` lists it.
 #[derive(Debug, Clone, Copy)]
@@ -15,9 +22,40 @@ pub struct Scenario {
     pub run: fn(seed: u64) -> Result<Report, Box<Failure>>,
 }
 
+/// The worlds of more than one kind of trouble.
+const MIXED: [Scenario; 15] = [
+    pipes::SCENARIO,
+    sync::ONE,
+    sync::MANY,
+    forks::FOLLOW,
+    forks::REORG,
+    forks::DEEP,
+    hostile::SCENARIO,
+    trouble::CHURN,
+    trouble::FAULT,
+    trouble::FAULTS,
+    trouble::CRASH,
+    crowd::ECLIPSE,
+    crowd::CLOCK,
+    crowd::HUNDRED,
+    echo::SCENARIO,
+];
+
+const COUNT: usize = MIXED.len() + rogues::ALL.len();
+
+static EVERY: [Scenario; COUNT] = {
+    let mut every = [pipes::SCENARIO; COUNT];
+    let mut at = 0;
+    while at < COUNT {
+        every[at] = if at < MIXED.len() { MIXED[at] } else { rogues::ALL[at - MIXED.len()] };
+        at += 1;
+    }
+    every
+};
+
 /// Every scenario, in the order in which they are listed.
 pub const fn scenarios() -> &'static [Scenario] {
-    &[pipes::SCENARIO]
+    &EVERY
 }
 
 /// The scenario of this name.
