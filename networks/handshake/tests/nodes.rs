@@ -11,6 +11,7 @@ use rookery_base::ByteBudget;
 use rookery_handshake::miner::Miner;
 use rookery_handshake::node::{Node, NodeConfig};
 use rookery_handshake::params::{Params, REGTEST, SIMNET};
+use rookery_handshake::wire::MAX_HEADERS;
 use rookery_runtime::Env;
 use rookery_store::Store;
 use rookery_sync::headers::ChainStatus;
@@ -69,4 +70,21 @@ async fn a_late_node_catches_up_follows_and_keeps_its_chain() {
         stop(&again).await;
         stop(&miner_node).await;
     }
+}
+
+/// A full message leaves open whether more follows. Nodes are silent at their tip, and that is no failure of theirs.
+#[tokio::test]
+async fn a_chain_that_ends_with_a_full_message_is_caught_up_with() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let miner_node = start(&REGTEST, first.path(), &[]).await;
+    let miner = Miner::new(&REGTEST, miner_node.headers.clone()).unwrap();
+    let length = 2 * MAX_HEADERS as u32;
+    miner.mine(length, BEGAN, 600).await.unwrap();
+    let late = start(&REGTEST, second.path(), miner_node.engine.listening()).await;
+    let caught_up = until(&late, |status| status.height == length && status.caught_up()).await;
+    assert_eq!(caught_up.target, Some(length));
+    miner.mine(1, BEGAN, 600).await.unwrap();
+    until(&late, |status| status.height == length + 1 && status.caught_up()).await;
+    stop(&late).await;
+    stop(&miner_node).await;
 }

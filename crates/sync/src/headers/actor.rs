@@ -163,6 +163,7 @@ impl Reactor {
             let verdict = match purpose {
                 Purpose::Primary => "primary",
                 Purpose::Hedge => "hedge",
+                Purpose::More => "more",
                 Purpose::Probe => "probe",
             };
             if self.order(generation, HeadersOrder::Ask { locator }) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rookery_base::{Generation, Height};
 use rookery_runtime::Instant;
 
-use super::roster::{Purpose, Roster};
+use super::roster::Roster;
 use crate::tree::HeaderTree;
 
 /// A peer as the reactor sees it.
@@ -41,7 +41,7 @@ pub(super) fn audit(roster: &Roster, tree: &HeaderTree, now: Instant) -> Headers
         session: peer.handle.generation,
         claimed: peer.claimed,
         asked: peer.asked.map(|asked| now.saturating_duration_since(asked.at)),
-        probe: peer.asked.is_some_and(|asked| asked.purpose == Purpose::Probe),
+        probe: peer.asked.is_some_and(|asked| !asked.purpose.is_work()),
         strikes: peer.strikes,
     });
     HeadersAudit {

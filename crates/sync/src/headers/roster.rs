@@ -8,6 +8,7 @@
 //! |---|---|
 //! | answers with something new | stays the first choice |
 //! | answers with less than a full message | is believed to have no more than that |
+//! | answers with a full message that reaches all it claims | is asked for more; silence is fine then, nothing new is not |
 //! | does not answer, though it claims more | rests; the third time in a row it is dropped |
 //! | answers with nothing new, though it claims more | the same |
 //! | answers with headers of another branch | is asked for what follows them, until they outweigh ours or fill the tree |
@@ -48,8 +49,18 @@ pub(super) enum Purpose {
     Primary,
     /// The primary is slow.
     Hedge,
+    /// Its last message was full, so it may have more than it claims. One peer at a time. Silence is a good answer: a
+    /// chain can end where a message does.
+    More,
     /// To see whether it has anything that it has not told. Silence is a good answer.
     Probe,
+}
+
+impl Purpose {
+    /// Whether headers are owed: the peer claims them.
+    pub const fn is_work(self) -> bool {
+        matches!(self, Self::Primary | Self::Hedge)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +82,8 @@ pub(super) struct Peer {
     last_asked: Option<Instant>,
     /// Answers in a row that were new and brought us no further.
     fruitless: u32,
+    /// Its last message was full and reached all that it claims.
+    more: bool,
     /// The last header that it gave us of another branch than our main chain, when it has more of that.
     pub branch: Option<Hash32>,
     /// As far as can be told, it has nothing that it has not told us of.
@@ -82,6 +95,11 @@ impl Peer {
         self.strikes = 0;
         self.fruitless = 0;
         Outcome::Fine
+    }
+
+    /// Whether it may have headers after this height although it does not say so.
+    const fn may_have_more(&self, height: Height) -> bool {
+        self.more && self.claimed == height
     }
 
     /// It gave us headers of a branch that does not outweigh ours. One that was not full was all that it has.
@@ -127,6 +145,7 @@ impl Roster {
             took: None,
             last_asked: None,
             fruitless: 0,
+            more: false,
             branch: None,
             settled: false,
         };
@@ -156,7 +175,7 @@ impl Roster {
 
     /// Whether there are peers that have not failed us, and each of them has told all it has.
     pub fn all_settled(&self, now: Instant) -> bool {
-        let silent = |asked: Asked| asked.purpose == Purpose::Probe && now >= asked.at + SILENCE;
+        let silent = |asked: Asked| !asked.purpose.is_work() && now >= asked.at + SILENCE;
         self.believed().count() > 0
             && self.believed().all(|peer| peer.settled || peer.asked.is_some_and(silent))
     }
@@ -167,15 +186,13 @@ impl Roster {
 
     /// Requests that are out for the headers after our tip.
     pub fn working(&self) -> usize {
-        self.peers
-            .values()
-            .filter(|peer| matches!(peer.asked, Some(a) if a.purpose != Purpose::Probe))
-            .count()
+        self.peers.values().filter(|peer| peer.asked.is_some_and(|asked| asked.purpose.is_work())).count()
     }
 
     /// A peer has told of a header at this height.
     pub fn claims(&mut self, generation: Generation, height: Height) {
         if let Some(peer) = self.peers.get_mut(&generation) {
+            peer.more &= peer.claimed >= height;
             peer.claimed = peer.claimed.max(height);
         }
     }
@@ -191,13 +208,26 @@ impl Roster {
         if let Some(best) = ahead.min_by_key(|peer| self.rank(peer)) {
             return Some((best.handle.generation, purpose));
         }
-        (purpose == Purpose::Primary).then(|| self.probe(now)).flatten()
+        if purpose != Purpose::Primary {
+            return None;
+        }
+        self.more(now, height).or_else(|| self.probe(now, height))
+    }
+
+    /// A peer that may have more than it claims, unless one was just asked for that: all would send the same.
+    fn more(&self, now: Instant, height: Height) -> Option<(Generation, Purpose)> {
+        let out = |asked: Asked| asked.purpose == Purpose::More && now < asked.at + SILENCE;
+        if self.peers.values().any(|peer| peer.asked.is_some_and(out)) {
+            return None;
+        }
+        let full = self.free(now).filter(|peer| peer.may_have_more(height));
+        full.min_by_key(|peer| self.rank(peer)).map(|peer| (peer.handle.generation, Purpose::More))
     }
 
     /// A peer to look at though it claims nothing more: each until it has told all, then one after the other.
-    fn probe(&self, now: Instant) -> Option<(Generation, Purpose)> {
+    fn probe(&self, now: Instant, height: Height) -> Option<(Generation, Purpose)> {
         let due = self.last_probe.is_none_or(|at| now >= at + PROBE);
-        let unsettled = self.free(now).find(|peer| !peer.settled);
+        let unsettled = self.free(now).find(|peer| !peer.settled && !peer.may_have_more(height));
         let oldest = || self.free(now).filter(|_| due).min_by_key(|peer| peer.last_asked);
         unsettled.or_else(oldest).map(|peer| (peer.handle.generation, Purpose::Probe))
     }
@@ -216,7 +246,7 @@ impl Roster {
 
     fn first_asked(&self) -> Option<Instant> {
         let asked = self.peers.values().filter_map(|peer| peer.asked);
-        asked.filter(|asked| asked.purpose != Purpose::Probe).map(|asked| asked.at).max()
+        asked.filter(|asked| asked.purpose.is_work()).map(|asked| asked.at).max()
     }
 
     fn hedge_after(&self) -> Duration {
@@ -246,8 +276,9 @@ impl Roster {
         let Some(asked) = peer.asked.take() else { return Outcome::Fine };
         let took = now.saturating_duration_since(asked.at);
         let moved_on = answer.height > asked.height;
-        peer.claimed =
-            if answer.full { peer.claimed.max(answer.last.saturating_add(1)) } else { answer.last };
+        peer.more = answer.full && answer.last >= peer.claimed;
+        peer.settled &= !peer.more;
+        peer.claimed = if answer.full { peer.claimed.max(answer.last) } else { answer.last };
         peer.branch = answer.branch;
         if answer.new > 0 {
             peer.took = Some(took);
@@ -266,8 +297,9 @@ impl Roster {
         let Some(peer) = self.peers.get_mut(&generation) else { return Outcome::Fine };
         let Some(asked) = peer.asked.take() else { return Outcome::Fine };
         peer.settled = true;
+        peer.more = false;
         peer.branch = None;
-        if asked.purpose == Purpose::Probe || peer.claimed <= height {
+        if !asked.purpose.is_work() || peer.claimed <= height {
             return Outcome::Fine;
         }
         Self::strike(peer, now)
@@ -294,7 +326,7 @@ impl Roster {
         let rests = self.peers.values().filter_map(|peer| peer.rests_until);
         let probe = self.last_probe.filter(|_| !self.peers.is_empty()).map(|at| at + PROBE);
         let asked = self.peers.values().filter_map(|peer| peer.asked);
-        let silent = asked.filter(|asked| asked.purpose == Purpose::Probe).map(|asked| asked.at + SILENCE);
+        let silent = asked.filter(|asked| !asked.purpose.is_work()).map(|asked| asked.at + SILENCE);
         rests.chain(hedge).chain(probe).chain(silent).filter(|at| *at > now).min()
     }
 }

@@ -77,7 +77,7 @@ impl Reactor {
                         "request",
                         format!("{who} was asked the same {since} ago, because the first is slow"),
                     ),
-                    Purpose::Probe => {
+                    Purpose::More | Purpose::Probe => {
                         Hop::ok("request", format!("{who} was asked {since} ago whether it has more"))
                     }
                 });
