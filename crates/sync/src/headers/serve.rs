@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a hash on our main chain | what follows it, up to `stop` or a full message |
 //! | hashes that we do not have | what follows genesis |
-//! | nothing, with a `stop` | that header, and what follows it |
+//! | nothing, with a `stop` | that header, and what follows it; one of another branch alone |
 //! | our tip | nothing at all |
 //!
 //! A chain that is not synced by its own rule serves nobody.
@@ -23,6 +23,11 @@ pub(super) fn answer(
     stop: &Hash32,
     most: usize,
 ) -> Result<Option<Bytes>, Unreadable> {
+    if locator.is_empty()
+        && let Some(raw) = tree.branch_raw(stop)
+    {
+        return Ok(Some(Bytes::copy_from_slice(raw)));
+    }
     let first = if locator.is_empty() {
         tree.height_of(archive, stop)?
     } else {

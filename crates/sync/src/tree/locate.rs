@@ -38,6 +38,11 @@ impl HeaderTree {
         self.window.raw(height)
     }
 
+    /// The bytes of a header of another branch than the main one.
+    pub fn branch_raw(&self, hash: &Hash32) -> Option<&[u8]> {
+        self.side.find(hash).map(|id| self.side.raw(id))
+    }
+
     /// Height from which on [`raw_at`](Self::raw_at) gives every header.
     pub const fn raw_from(&self) -> Height {
         self.window.floor()
