@@ -164,7 +164,7 @@ async fn sessions(kind: Kind) -> Outcome<Value> {
 enum Local {
     Bare { env: Env, pings: bool },
     Echo { engine: rookery_engine::EngineHandle, heard: FairMailbox<Heard> },
-    Handshake(Node),
+    Handshake(Box<Node>),
 }
 
 impl Local {
@@ -252,7 +252,7 @@ async fn handshake(env: &Env, board: &Switchboard) -> Outcome<Local> {
     let store = opener().map_err(|error| error.to_string())?;
     let process = ByteBudget::root("process", PROCESS_BYTES);
     let node = Node::start(env, board.transport(NODE.ip()), &process, store, opener, config).await;
-    node.map(Local::Handshake).map_err(|error| error.to_string())
+    node.map(|node| Local::Handshake(Box::new(node))).map_err(|error| error.to_string())
 }
 
 /// The least that can stand at the node's end: reads until the end, and pings if asked to.
