@@ -78,6 +78,9 @@ pub struct Peers {
     /// Accept peers on this IP or IP:PORT; repeat for more [default: accept nobody]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<String>,
+    /// Begin a new chain with the 150 headers of this file, in hnsd's format, instead of genesis
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<String>,
     /// Serve /metrics, /healthz and /readyz over HTTP on this IP:PORT [default: off]
     #[arg(long, value_name = "ADDRESS")]
     pub metrics: Option<String>,
@@ -208,6 +211,7 @@ impl Cli {
             flags.push(("connect", list(&peers.connect)));
             flags.push(("peer", list(&peers.peer)));
             flags.push(("listen", list(&peers.listen)));
+            flags.push(("checkpoint", peers.checkpoint.clone().map(Raw::Word)));
             flags.push(("metrics", peers.metrics.clone().map(Raw::Word)));
         }
         flags.into_iter().filter_map(|(path, raw)| Some((path, raw?))).collect()

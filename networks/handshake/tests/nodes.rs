@@ -7,10 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rookery_base::ByteBudget;
+use rookery_base::{ByteBudget, Height, Work};
+use rookery_handshake::chain::HandshakeChain;
+use rookery_handshake::checkpoint::Checkpoint;
 use rookery_handshake::miner::Miner;
 use rookery_handshake::node::{Node, NodeConfig};
-use rookery_handshake::params::{Params, REGTEST, SIMNET};
+use rookery_handshake::params::{MAIN, Params, REGTEST, SIMNET};
 use rookery_handshake::wire::MAX_HEADERS;
 use rookery_runtime::Env;
 use rookery_store::Store;
@@ -22,7 +24,17 @@ const STOP: Duration = Duration::from_secs(5);
 const BEGAN: u64 = 1_600_000_000;
 
 async fn start(params: &'static Params, directory: &Path, connect: &[SocketAddr]) -> Node {
+    start_with(params, directory, connect, None).await
+}
+
+async fn start_with(
+    params: &'static Params,
+    directory: &Path,
+    connect: &[SocketAddr],
+    checkpoint: Option<(Height, Work, Vec<u8>)>,
+) -> Node {
     let config = NodeConfig {
+        checkpoint,
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         named: connect.to_vec(),
         only_named: true,
@@ -87,4 +99,33 @@ async fn a_chain_that_ends_with_a_full_message_is_caught_up_with() {
     until(&late, |status| status.height == length + 1 && status.caught_up()).await;
     stop(&late).await;
     stop(&miner_node).await;
+}
+
+/// The checkpoints in the vectors' folder; says so when the folder is absent.
+fn checkpoints() -> Vec<std::path::PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/vectors");
+    let vectors = std::env::var_os("ROOKERY_VECTORS").map_or(beside, Into::into);
+    let Ok(files) = std::fs::read_dir(vectors.join("handshake")) else {
+        println!("skipped: no vectors folder at {}", vectors.display());
+        return Vec::new();
+    };
+    let paths = files.map(|file| file.unwrap().path());
+    paths.filter(|path| path.to_string_lossy().contains("mainnet_checkpoint_")).collect()
+}
+
+#[tokio::test]
+async fn a_node_begins_at_a_checkpoint_and_is_there_again_after_a_restart() {
+    for file in checkpoints() {
+        let bytes = std::fs::read(&file).unwrap();
+        let checkpoint = Checkpoint::read(&HandshakeChain::new(&MAIN), &bytes).unwrap();
+        let begin = (checkpoint.height(), checkpoint.work_before(), checkpoint.raw().to_vec());
+        let (directory, last) = (tempfile::tempdir().unwrap(), checkpoint.height() + 149);
+        let begun = start_with(&MAIN, directory.path(), &[], Some(begin)).await;
+        until(&begun, |status| status.stored == Some(last)).await;
+        let tip = begun.headers.status().tip;
+        stop(&begun).await;
+        let again = start(&MAIN, directory.path(), &[]).await;
+        assert_eq!((again.headers.status().height, again.headers.status().tip), (last, tip));
+        stop(&again).await;
+    }
 }

@@ -98,6 +98,18 @@ pub static KEYS: &[Key] = &[
         show: |config| literal(&config.listen),
     },
     Key {
+        path: "checkpoint",
+        flag: Some("checkpoint"),
+        about: &[
+            "Begin a new chain with the 150 headers of this file instead of genesis; hnsd writes such files",
+            "(checkpoint_main.dat). Its first height and work are trusted, its headers are verified. A chain",
+            "that is there already goes on from where it is.",
+        ],
+        default: Default::Fixed,
+        put: |config, raw| assign(&mut config.checkpoint, raw),
+        show: |config| literal(&config.checkpoint),
+    },
+    Key {
         path: "max_outbound",
         flag: None,
         about: &["Sessions that this node opens, 1 to 64."],

@@ -285,6 +285,19 @@ impl Setting for Option<SocketAddr> {
     }
 }
 
+impl Setting for Option<PathBuf> {
+    const EXPECTED: &'static str = "a file (~ is not expanded here), or \"\" for none";
+    fn read(raw: &Raw) -> Option<Self> {
+        match raw.text()? {
+            "" => Some(None),
+            _ => PathBuf::read(raw).map(Some),
+        }
+    }
+    fn literal(&self) -> String {
+        self.as_ref().map_or_else(|| quoted(""), PathBuf::literal)
+    }
+}
+
 /// Units of time, greatest first, so that a duration is written with the greatest that divides it.
 const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
 

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use rookery_base::ByteBudget;
+use rookery_base::{ByteBudget, Height, Work};
 use rookery_engine::dial::Resolve;
 use rookery_engine::{Limits, StartError};
+use rookery_handshake::chain::HandshakeChain;
+use rookery_handshake::checkpoint::Checkpoint;
 use rookery_handshake::node::{Node as HandshakeNode, NodeConfig, NodeError};
 use rookery_handshake::params::Params;
 use rookery_runtime::{BoxFuture, Env, OnPanic};
@@ -114,6 +116,7 @@ pub(super) async fn start(env: &Env, config: &Config) -> Result<Plug, Report> {
         outbound: config.max_outbound as usize,
         limits,
         bootstrap: config.bootstrap,
+        checkpoint: config.checkpoint.as_deref().map(|file| checkpoint(params, file)).transpose()?,
         resolver: config.bootstrap.then(|| Arc::new(SystemResolver) as Arc<dyn Resolve>),
         ..usual
     };
@@ -125,6 +128,18 @@ pub(super) async fn start(env: &Env, config: &Config) -> Result<Plug, Report> {
         tracing::warn!(target: "rookery", "the address book was begun anew: {why}");
     }
     Ok(Plug::new(node))
+}
+
+/// The trusted headers in a file: height of the first, work below it, raw headers.
+fn checkpoint(params: &'static Params, file: &Path) -> Result<(Height, Work, Vec<u8>), Report> {
+    let unusable = |why: String| {
+        Report::usage(format!("cannot begin with the checkpoint {}: {why}", file.display()))
+            .hint("give a file that hnsd has written for this network, or leave --checkpoint out to begin at genesis")
+    };
+    let bytes = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    let read = Checkpoint::read(&HandshakeChain::new(params), &bytes);
+    let read = read.map_err(|error| unusable(error.to_string()))?;
+    Ok((read.height(), read.work_before(), read.raw().to_vec()))
 }
 
 /// Starts a node on the store in a directory.
