@@ -277,7 +277,8 @@ impl Roster {
         let took = now.saturating_duration_since(asked.at);
         let moved_on = answer.height > asked.height;
         peer.more = answer.full && answer.last >= peer.claimed;
-        peer.settled &= !peer.more;
+        // Less than a full message is all there is; and who repeats what we have is not asked for it again at once.
+        peer.settled = !answer.full || answer.new == 0 || (peer.settled && !peer.more);
         peer.claimed = if answer.full { peer.claimed.max(answer.last) } else { answer.last };
         peer.branch = answer.branch;
         if answer.new > 0 {
