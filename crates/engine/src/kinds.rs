@@ -285,3 +285,60 @@ fn size_fault(spec: &KindSpec, len: usize, open: impl FnOnce(Kind) -> bool) -> O
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PeerFacts, PeerHandle, Pipe};
+
+    struct Declares(&'static str, Vec<KindSpec>);
+
+    impl Service for Declares {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn kinds(&self) -> &[KindSpec] {
+            &self.1
+        }
+
+        fn pipe(&self, _facts: &PeerFacts, _handle: PeerHandle) -> Box<dyn Pipe> {
+            unreachable!("no session is made")
+        }
+    }
+
+    fn spec(kind: u16, (min, max): (u32, u32), role: Role) -> KindSpec {
+        let rate = Rate { per_second: 1.0, burst: 1, over: Over::Wait };
+        KindSpec {
+            kind: Kind(kind),
+            name: "k",
+            min,
+            max,
+            role,
+            rate,
+            lane: LaneName::Answer,
+            needs: Caps::NONE,
+        }
+    }
+
+    fn build(services: Vec<Declares>) -> Result<KindTable, TableError> {
+        let services: Vec<Arc<dyn Service>> =
+            services.into_iter().map(|service| Arc::new(service) as Arc<dyn Service>).collect();
+        KindTable::build(&services)
+    }
+
+    #[test]
+    fn services_that_do_not_fit_together_are_refused_at_the_start() {
+        let notice = spec(1, (0, 9), Role::Notice);
+        let twice = build(vec![Declares("a", vec![notice]), Declares("b", vec![notice])]);
+        assert_eq!(twice.unwrap_err(), TableError::DuplicateKind { kind: 1, first: "a", second: "b" });
+        let reversed = build(vec![Declares("a", vec![spec(1, (9, 0), Role::Notice)])]);
+        assert_eq!(reversed.unwrap_err(), TableError::Bounds { name: "k", service: "a" });
+        let answer = spec(2, (0, 9), Role::Answer { to: Kind(1), unasked: 0 });
+        let nothing = build(vec![Declares("a", vec![notice, answer])]);
+        assert_eq!(nothing.unwrap_err(), TableError::AnswersNothing { name: "k", service: "a", to: 1 });
+        let fits =
+            build(vec![Declares("a", vec![spec(1, (0, 9), Role::Request(1))]), Declares("b", vec![answer])]);
+        assert_eq!(fits.unwrap().find(Kind(2)).map(|(_, _, service)| service), Some(1));
+    }
+}
