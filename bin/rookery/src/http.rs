@@ -9,7 +9,7 @@
 //!
 //! Plain text with the reason. Only `GET` (and `HEAD`); no request has a body, no connection waits for its
 //! request longer than [`HEAD_WITHIN`], and the connections beyond [`MAX_CONNECTIONS`] wait in the kernel's queue. A
-//! client that does not read holds its connection for [`SERVE_WITHIN`] at most.
+//! client that does not read holds its connection for `SERVE_WITHIN` at most.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;

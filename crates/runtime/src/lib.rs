@@ -2,7 +2,7 @@
 //!
 //! | module | what it is for |
 //! |---|---|
-//! | [`env`] | [`Env`]: clock, randomness, supervision, metrics, trace; one per node |
+//! | [`mod@env`] | [`Env`]: clock, randomness, supervision, metrics, trace; one per node |
 //! | [`clock`] | monotonic and calendar time, real or virtual |
 //! | [`rng`] | randomness forked by label, from the system or from a seed |
 //! | [`scope`] | the supervision tree: nothing is spawned outside one |

@@ -216,7 +216,7 @@ pub fn nearest<'a>(typed: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
 }
 
 /// Letters to change, insert, leave out or swap with their neighbour to get from `a` to `b`. Long input is cut: what
-/// differs after [`LONGEST_TYPED`] letters is no slip.
+/// differs after `LONGEST_TYPED` letters is no slip.
 pub fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().take(LONGEST_TYPED).collect();
     let b: Vec<char> = b.chars().take(LONGEST_TYPED).collect();

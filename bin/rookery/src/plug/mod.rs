@@ -2,11 +2,11 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`node`] | a node as the front sees it, and how one is started from a configuration |
-//! | [`views`] | from what the engine and the header sync tell to what is shown |
-//! | [`demo`] | a network of nodes in this process |
-//! | [`probe`] | one question to one peer, without a node |
-//! | [`simulate`] | the simulation's scenarios |
+//! | `node` | a node as the front sees it, and how one is started from a configuration |
+//! | `views` | from what the engine and the header sync tell to what is shown |
+//! | `demo` | a network of nodes in this process |
+//! | `probe` | one question to one peer, without a node |
+//! | `simulate` | the simulation's scenarios |
 
 mod demo;
 mod node;

@@ -6,8 +6,8 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`state`](self::state) | the rules, pure: duplicates, limits, eviction, bans |
-//! | [`actor`](self::actor) | the loop, and the handle that asks it |
+//! | [`state`] | the rules, pure: duplicates, limits, eviction, bans |
+//! | [`actor`] | the loop, and the handle that asks it |
 
 pub mod actor;
 pub mod state;

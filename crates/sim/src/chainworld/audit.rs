@@ -12,7 +12,7 @@
 //! | every request that was opened has ended, once; nothing is held, parked or queued any more | at the end |
 //!
 //! Two owners are asked one after the other, and messages between them may be under way: what only looks wrong is
-//! called wrong when it still is after [`SLACK`].
+//! called wrong when it still is after `SLACK`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ impl Books {
         Ok(())
     }
 
-    /// Says so once this has looked wrong for [`SLACK`]; forgets it when it does not any more.
+    /// Says so once this has looked wrong for `SLACK`; forgets it when it does not any more.
     fn doubt(&mut self, wrong: bool, key: (u32, u64, &'static str), now: Instant) -> Result<(), String> {
         if !wrong {
             self.doubts.remove(&key);

@@ -11,7 +11,7 @@
 //!
 //! # Why it cannot wedge
 //!
-//! * The one piece of work, the headers after our tip, is always waiting or in stated hands ([`roster`]). Each
+//! * The one piece of work, the headers after our tip, is always waiting or in stated hands (`roster`). Each
 //!   request ends exactly once: answered, timed out, refused, or with its session, whose farewell cannot be lost.
 //! * After each event the reactor asks again whom to ask. A peer that claims more than we have and is free is asked;
 //!   one that does not help rests, so that no liar is asked in a loop, and rests end by the clock.
@@ -21,16 +21,16 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | [`ingress`] | what comes in and what goes out |
-//! | [`roster`] | whom to ask, and what follows from answers; pure |
-//! | [`handle`] | what others hold of it: status, questions |
-//! | [`actor`] | the loop |
-//! | [`serve`] | answers to peers that ask |
-//! | [`commit`] | tree to store |
-//! | [`keeper`] | the store's worker, and its second chance |
-//! | [`why`] | what progress waits for |
-//! | [`audit`] | what it believes, for invariants |
-//! | [`time`] | our time, adjusted by peers' |
+//! | `ingress` | what comes in and what goes out |
+//! | `roster` | whom to ask, and what follows from answers; pure |
+//! | `handle` | what others hold of it: status, questions |
+//! | `actor` | the loop |
+//! | `serve` | answers to peers that ask |
+//! | `commit` | tree to store |
+//! | `keeper` | the store's worker, and its second chance |
+//! | `why` | what progress waits for |
+//! | `audit` | what it believes, for invariants |
+//! | `time` | our time, adjusted by peers' |
 
 mod actor;
 mod audit;
