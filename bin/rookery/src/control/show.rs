@@ -10,6 +10,8 @@ pub fn status(status: &Status, paint: &Paint) -> String {
         paint.bad("no peers")
     } else if progress.at_tip {
         paint.good("at the tip")
+    } else if progress.target <= progress.height {
+        paint.warn("asking peers whether there is more")
     } else {
         paint.warn(&format!("syncing to {}", progress.target))
     };

@@ -99,7 +99,7 @@ pub(super) async fn peer_why(node: &Node, peer: SocketAddr) -> Option<PeerWhy> {
         let evidence = format!("{failures} attempts since it was last healthy, the next in {wait:.1} s");
         facts.push(LedgerFact { seconds_ago: 0, what: "redial".to_owned(), evidence, score_change: 0 });
     }
-    let retry_seconds = banned.map(|left| left.as_secs()).or_else(|| retry.map(|(_, wait, _)| *wait as u64));
+    let retry_seconds = retry.map(|(_, wait, _)| *wait as u64);
     Some(PeerWhy { address: peer.to_string(), state, score, retry_seconds, facts })
 }
 

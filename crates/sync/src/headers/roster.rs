@@ -180,8 +180,12 @@ impl Roster {
             && self.believed().all(|peer| peer.settled || peer.asked.is_some_and(silent))
     }
 
+    /// The peers whose claims count: of those that have not failed us the ones that we chose, when there are any.
+    /// Whoever dials us may claim anything, and would otherwise decide whether this node calls itself ready.
     fn believed(&self) -> impl Iterator<Item = &Peer> {
-        self.peers.values().filter(|peer| peer.strikes == 0)
+        let ours = |peer: &Peer| peer.strikes == 0 && peer.handle.direction == Direction::Outbound;
+        let any = self.peers.values().any(ours);
+        self.peers.values().filter(move |peer| peer.strikes == 0 && (!any || ours(peer)))
     }
 
     /// Requests that are out for the headers after our tip.
@@ -287,10 +291,15 @@ impl Roster {
             return if moved_on { peer.helped() } else { peer.did_not_help(answer.full, now) };
         }
         // The same as somebody else has sent, or nothing at the tip: nobody's fault.
-        if moved_on || asked.purpose == Purpose::Probe || !answer.full {
+        if moved_on || asked.purpose == Purpose::Probe {
             return Outcome::Fine;
         }
-        Self::strike(peer, now)
+        match (answer.full, asked.purpose.is_work()) {
+            (true, _) => Self::strike(peer, now),
+            // It claimed more, by a height or an announcement, and has nothing. Once is a race; often is a game.
+            (false, true) => peer.did_not_help(false, now),
+            (false, false) => Outcome::Fine,
+        }
     }
 
     /// No answer came in time.
