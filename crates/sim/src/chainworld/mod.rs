@@ -174,20 +174,30 @@ impl ChainWorld {
 
     /// Waits until all of these hosts have the same durable tip at this height or above.
     pub async fn agree(&self, ips: &[IpAddr], at_least: Height, within: Duration) -> Result<(), String> {
-        let tips = || {
-            let status = ips.iter().map(|ip| self.status(*ip).ok());
-            status.collect::<Option<Vec<_>>>()
-        };
-        let agreed = || {
-            tips().is_some_and(|all| {
-                all.iter().all(|s| s.tip == all[0].tip && s.height >= at_least && s.stored == Some(s.height))
-            })
-        };
-        let outcome = self.world.until("all agree on one durable tip", within, agreed).await;
-        if let Err(why) = outcome {
-            return Err(format!("{why}; {}", self.story(ips).await));
+        self.alike(ips, at_least, within, "all agree on one durable tip", |a, b| a.tip == b.tip).await
+    }
+
+    /// Waits until all of these hosts have a durable chain of the same work, at this height or above. Which of two
+    /// branches of equal work a node keeps is decided by which it saw first, until the next block.
+    pub async fn level(&self, ips: &[IpAddr], at_least: Height, within: Duration) -> Result<(), String> {
+        self.alike(ips, at_least, within, "all have chains of the same work", |a, b| a.work == b.work).await
+    }
+
+    async fn alike(
+        &self,
+        ips: &[IpAddr],
+        at_least: Height,
+        within: Duration,
+        what: &str,
+        same: fn(&ChainStatus, &ChainStatus) -> bool,
+    ) -> Result<(), String> {
+        let all = || ips.iter().map(|ip| self.status(*ip).ok()).collect::<Option<Vec<_>>>();
+        let there = |s: &ChainStatus| s.height >= at_least && s.stored == Some(s.height);
+        let alike = || all().is_some_and(|all| all.iter().all(|s| same(s, &all[0]) && there(s)));
+        match self.world.until(what, within, alike).await {
+            Ok(()) => Ok(()),
+            Err(why) => Err(format!("{why}; {}", self.story(ips).await)),
         }
-        Ok(())
     }
 
     /// What each of these hosts waits for.
