@@ -1,7 +1,6 @@
 //! The last facts that shaped a peer's fate, and its score.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use rookery_base::{PeerFault, Weight};
 
@@ -64,11 +63,6 @@ impl Ledger {
     /// Older facts that no longer fit.
     pub const fn dropped(&self) -> u64 {
         self.dropped
-    }
-
-    /// How long something lasted, for a fact's text.
-    pub fn lasted(time: Duration) -> String {
-        format!("{:.1} s", time.as_secs_f64())
     }
 }
 

@@ -22,7 +22,7 @@ use rookery_runtime::{BoxFuture, Env};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::exit::{Exit, Report};
+use crate::exit::Report;
 use view::{ChainView, NodeStatus, NodeWhy, PeerRow, PeerWhy, ProbeAnswer, Progress, Scenario, Simulated};
 
 /// A running node.
@@ -82,43 +82,11 @@ pub trait Machinery: Send + Sync {
     /// Starts a network for the demo in `env.scope`; its miner goes to `headers`, then makes a block every second
     /// once the late node has joined.
     fn demo<'a>(&'a self, env: &'a Env, headers: u32) -> BoxFuture<'a, Result<Box<dyn DemoNetwork>, Report>>;
-    /// Asks one peer one question. A peer that does not answer is [`Exit::Unreachable`], one of
-    /// another network [`Exit::NetworkMismatch`].
+    /// Asks one peer one question. A peer that does not answer is [`Exit::Unreachable`](crate::exit::Exit::Unreachable), one of
+    /// another network [`Exit::NetworkMismatch`](crate::exit::Exit::NetworkMismatch).
     fn probe<'a>(&'a self, env: &'a Env, probe: &'a Probe) -> BoxFuture<'a, Result<ProbeAnswer, Report>>;
     /// The simulation's scenarios.
     fn scenarios(&self) -> Vec<Scenario>;
-    /// Runs one. A broken promise is a result, not an error; an unknown name is [`Exit::Usage`].
+    /// Runs one. A broken promise is a result, not an error; an unknown name is [`Exit::Usage`](crate::exit::Exit::Usage).
     fn simulate(&self, scenario: &str, seed: u64) -> Result<Simulated, Report>;
-}
-
-/// A build without networks: every command that needs one says so.
-#[derive(Debug, Clone, Copy)]
-pub struct Unplugged;
-
-impl Unplugged {
-    fn report() -> Report {
-        Report::new(Exit::Failed, "this build of rookery has no network compiled in")
-    }
-}
-
-impl Machinery for Unplugged {
-    fn start<'a>(&'a self, _: &'a Env, _: &'a Config) -> BoxFuture<'a, Result<Arc<dyn Node>, Report>> {
-        Box::pin(async { Err(Self::report()) })
-    }
-
-    fn demo<'a>(&'a self, _: &'a Env, _: u32) -> BoxFuture<'a, Result<Box<dyn DemoNetwork>, Report>> {
-        Box::pin(async { Err(Self::report()) })
-    }
-
-    fn probe<'a>(&'a self, _: &'a Env, _: &'a Probe) -> BoxFuture<'a, Result<ProbeAnswer, Report>> {
-        Box::pin(async { Err(Self::report()) })
-    }
-
-    fn scenarios(&self) -> Vec<Scenario> {
-        Vec::new()
-    }
-
-    fn simulate(&self, _: &str, _: u64) -> Result<Simulated, Report> {
-        Err(Self::report())
-    }
 }

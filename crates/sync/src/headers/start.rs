@@ -75,14 +75,6 @@ impl Opened {
         }
         Ok(Self { tree, archive })
     }
-
-    /// Where a new store begins.
-    pub fn base(checkpoint: Option<(Height, Work, &[u8])>) -> rookery_store::Base {
-        checkpoint.map_or_else(Default::default, |(height, work_before, _)| rookery_store::Base {
-            height,
-            work_before,
-        })
-    }
 }
 
 /// Old headers, read from the store.
