@@ -166,6 +166,50 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Why a peer was not let in although it did nothing wrong: a closed set, so that it can label metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// Its address is banned.
+    Banned,
+    /// All slots for its direction are taken, and it is not worth more than any that has one.
+    Full,
+    /// Too many sessions from its address.
+    PerAddress,
+    /// Too many sessions from its address group.
+    PerGroup,
+    /// So many sessions are closing that none can begin.
+    Closing,
+    /// A service does not want it, for this reason.
+    Unwanted(&'static str),
+}
+
+impl Refusal {
+    /// A stable label for metrics and logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Banned => "banned",
+            Self::Full => "full",
+            Self::PerAddress => "per_address",
+            Self::PerGroup => "per_group",
+            Self::Closing => "closing",
+            Self::Unwanted(_) => "unwanted",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Banned => "this address is banned",
+            Self::Full => "all slots are taken",
+            Self::PerAddress => "too many sessions from this address",
+            Self::PerGroup => "too many sessions from this address group",
+            Self::Closing => "too many sessions are closing",
+            Self::Unwanted(why) => why,
+        })
+    }
+}
+
 /// Why a session ended. The first cause wins and is what every waiter and report gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CloseCause {
@@ -173,6 +217,15 @@ pub enum CloseCause {
     Fault(Fault),
     /// The peer closed its half in order.
     PeerClosed,
+    /// The peer closed the connection and said why.
+    ByPeer {
+        /// The code of its network.
+        code: u32,
+        /// Its words.
+        reason: Cow<'static, str>,
+    },
+    /// There was never a session: the peer was not let in.
+    Refused(Refusal),
     /// The connection broke (reset, unreachable).
     Broken(Cow<'static, str>),
     /// Another session with the same identity won.
@@ -194,6 +247,8 @@ impl CloseCause {
             Self::Fault(Fault::Peer(fault)) => fault.kind.label(),
             Self::Fault(Fault::Local(_)) => "local_fault",
             Self::PeerClosed => "peer_closed",
+            Self::ByPeer { .. } => "closed_by_peer",
+            Self::Refused(refusal) => refusal.label(),
             Self::Broken(_) => "broken",
             Self::Duplicate(_) => "duplicate",
             Self::Evicted => "evicted",
@@ -208,6 +263,10 @@ impl fmt::Display for CloseCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fault(fault) => fault.fmt(f),
+            Self::ByPeer { code, reason } => {
+                write!(f, "the peer closed the connection: {reason} (code {code})")
+            }
+            Self::Refused(refusal) => write!(f, "refused: {refusal}"),
             Self::Broken(detail) => write!(f, "connection broke: {detail}"),
             Self::Duplicate(winner) => write!(f, "duplicate of session {winner}"),
             Self::Dropped(detail) => write!(f, "dropped: {detail}"),

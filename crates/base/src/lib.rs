@@ -18,7 +18,7 @@ pub mod id;
 
 pub use budget::{ByteBudget, Charge};
 pub use codec::{DecodeError, Reader};
-pub use fault::{CloseCause, Fault, LocalFault, PeerFault, PeerFaultKind, Weight};
+pub use fault::{CloseCause, Fault, LocalFault, PeerFault, PeerFaultKind, Refusal, Weight};
 pub use frame::{Frame, Kind};
 pub use hash::{Hash32, Height, Work};
 pub use id::{AddrGroup, Direction, Generation, PeerId};

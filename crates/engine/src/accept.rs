@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_base::id::canonical_ip;
-use rookery_base::{AddrGroup, CloseCause, Direction, Fault, Weight};
+use rookery_base::{AddrGroup, CloseCause, Direction, Fault, Refusal, Weight};
 use rookery_observe::metrics::{Outcome, Why};
 use rookery_runtime::ticket::tickets;
 use rookery_runtime::{Env, Instant, OnPanic, Returns, Ticket, TicketOffice};
-use rookery_transport::{Conn, Listener};
+use rookery_transport::{Arrival, Listener, cause_of};
 
 use crate::engine::Shared;
 use crate::registry::state::Candidate;
 use crate::routine::{self, Start};
-use crate::{Admit, Approach};
+use crate::{Admit, Approach, Established};
 
 /// Handshakes that peers may have under way.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +74,7 @@ impl Acceptor {
                 ip = self.returns.next() => self.release(ip),
                 () = clock.sleep_until(pause.unwrap_or_else(|| clock.now())), if pause.is_some() => self.pause = None,
                 arrival = listener.accept(), if pause.is_none() => match arrival {
-                    Ok(conn) => self.arrival(conn),
+                    Ok(arrival) => self.arrival(arrival),
                     Err(error) => {
                         self.shared.env.metrics.accept_total.inc();
                         self.refuse("accept_error");
@@ -88,12 +88,12 @@ impl Acceptor {
         }
     }
 
-    fn arrival(&mut self, conn: Conn) {
+    fn arrival(&mut self, arrival: Arrival) {
         self.shared.env.metrics.accept_total.inc();
-        match self.judge(conn.remote()) {
+        match self.judge(arrival.remote()) {
             Ok(ticket) => {
                 self.shared.env.trace("accept", 0, 0, 0, "handshake");
-                spawn_attempt(&self.shared, conn, Direction::Inbound, false, ticket);
+                spawn_attempt(&self.shared, arrival, Direction::Inbound, false, ticket);
             }
             Err(why) => self.refuse(why),
         }
@@ -155,7 +155,7 @@ fn take_one<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
 /// costs this peer. `while_shaking` is dropped when the handshake has ended, well or not.
 pub(crate) fn spawn_attempt<T: Send + 'static>(
     shared: &Arc<Shared>,
-    conn: Conn,
+    arrival: Arrival,
     direction: Direction,
     reserved: bool,
     while_shaking: Ticket<T>,
@@ -163,7 +163,7 @@ pub(crate) fn spawn_attempt<T: Send + 'static>(
     let env = shared.env.within(shared.env.scope.child("peer"));
     let shared = Arc::clone(shared);
     env.scope.clone().spawn_to_end("peer", OnPanic::EndScope, async move {
-        let attempted = attempt(&shared, env.clone(), conn, direction, reserved, while_shaking).await;
+        let attempted = attempt(&shared, env.clone(), arrival, direction, reserved, while_shaking).await;
         if let Err(cause) = attempted {
             tracing::debug!(%cause, direction = direction.label(), "attempt failed");
         }
@@ -175,14 +175,14 @@ pub(crate) fn spawn_attempt<T: Send + 'static>(
 pub(crate) async fn attempt<T>(
     shared: &Arc<Shared>,
     env: Env,
-    conn: Conn,
+    arrival: Arrival,
     direction: Direction,
     reserved: bool,
     while_shaking: T,
 ) -> Result<CloseCause, CloseCause> {
-    let remote = conn.remote();
+    let remote = arrival.remote();
     let mut tally = Tally { began: env.clock.now(), env: env.clone(), outcome: None };
-    let start = shake(shared, env, conn, direction, reserved).await;
+    let start = shake(shared, env, arrival, direction, reserved).await;
     tally.outcome = Some(start.as_ref().map_or_else(CloseCause::label, |_| "established"));
     drop(tally);
     drop(while_shaking);
@@ -215,34 +215,56 @@ impl Drop for Tally {
     }
 }
 
+/// Lets an arrival in, shakes hands and registers. Whoever is not let in is told why, where its transport can say it.
 async fn shake(
     shared: &Arc<Shared>,
     env: Env,
-    conn: Conn,
+    arrival: Arrival,
     direction: Direction,
     reserved: bool,
 ) -> Result<Start, CloseCause> {
+    let mut mux = None;
     let deadline = shared.network.handshake_deadline();
-    let approach = Approach { conn, direction, env: env.clone() };
+    let shaking = async {
+        let conn = arrival.connect().await.map_err(|error| cause_of(&error))?;
+        mux = conn.mux();
+        shared.network.handshake(Approach { conn, direction, env: env.clone() }).await
+    };
     let shaken = tokio::select! {
         biased;
         () = env.scope.cancelled() => Err(CloseCause::Shutdown),
-        shaken = env.clock.timeout(deadline, shared.network.handshake(approach)) => {
-            shaken.unwrap_or_else(|| Err(too_slow(deadline)))
-        }
+        shaken = env.clock.timeout(deadline, shaking) => shaken.unwrap_or_else(|| Err(too_slow(deadline))),
     };
-    let established = shaken?;
+    let start = match shaken {
+        Ok(established) => register(shared, env, established, direction, reserved).await,
+        Err(cause) => Err(cause),
+    };
+    if let (Err(cause), Some(mux)) = (&start, mux) {
+        let (code, reason) = shared.network.goodbye(cause);
+        mux.close(code, &reason);
+    }
+    start
+}
+
+async fn register(
+    shared: &Arc<Shared>,
+    env: Env,
+    established: Established,
+    direction: Direction,
+    reserved: bool,
+) -> Result<Start, CloseCause> {
     let facts = &established.facts;
     let mut admitted = Vec::new();
     for service in shared.network.services() {
         match service.admit(facts) {
             Admit::Yes => admitted.push(true),
             Admit::Without => admitted.push(false),
-            Admit::No(why) => return Err(CloseCause::Dropped(why.into())),
+            Admit::No(why) => return Err(CloseCause::Refused(Refusal::Unwanted(why))),
         }
     }
     let candidate = Candidate { peer: facts.peer, addr: facts.addr, direction, reserved };
-    let session = shared.registry.promote(candidate, facts.clone()).await?;
+    let mut session = shared.registry.promote(candidate, facts.clone()).await?;
+    session.handle.mux.clone_from(&established.mux);
     Ok(Start {
         budget: shared.budget(direction),
         network: Arc::clone(&shared.network),

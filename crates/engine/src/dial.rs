@@ -18,6 +18,7 @@ use rookery_runtime::{
     Backoff, BackoffConfig, BoxFuture, Env, FairMailbox, Instant, Lane, LaneLimits, LaneOpener, OnPanic,
     Push, Returns, Ticket, TicketOffice,
 };
+use rookery_transport::Arrival;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::accept::attempt;
@@ -489,7 +490,7 @@ async fn dial_once(
     };
     let began = env.clock.now();
     let (clock, scope) = (env.clock, env.scope.clone());
-    let ended = attempt(&shared, env, conn, Direction::Outbound, reserved, ()).await;
+    let ended = attempt(&shared, env, Arrival::Ready(conn), Direction::Outbound, reserved, ()).await;
     ticket.outcome = match &ended {
         Ok(_) => "session",
         Err(cause) => {

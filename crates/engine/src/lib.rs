@@ -14,6 +14,7 @@
 //! | [`requests`] | the request table: typed keys, deadlines, one end per request |
 //! | [`outbox`] | what a peer is to be sent: lanes with byte caps and a verdict when full |
 //! | [`routine`] | one supervised routine per peer: owns reading, pipes, requests, ledger |
+//! | `streams` | a connection's further streams, and its end with a reason |
 //! | [`registry`] | who is connected: one owner, generations, slots that come back by themselves |
 //! | [`accept`], [`dial`], [`book`] | how connections come to be, and which addresses are known |
 //! | [`engine`] | starts and stops all of it |
@@ -37,6 +38,7 @@ pub mod requests;
 pub mod routine;
 pub mod service;
 pub mod session;
+mod streams;
 mod writer;
 
 pub use dial::{AddressMail, AddressService};
@@ -44,7 +46,8 @@ pub use engine::{Engine, EngineConfig, EngineHandle, Limits, StartError};
 pub use kinds::{KindSpec, KindTable, LaneName, Over, Rate, Role};
 pub use ledger::{Ledger, LedgerEntry};
 pub use network::{
-    Approach, Caps, Deframe, Enframe, Established, Head, Link, Network, PeerFacts, UnknownKind,
+    Approach, Caps, Deframe, Enframe, Established, Head, Link, Network, PeerFacts, Precedence, StreamPeer,
+    StreamService, UnknownKind,
 };
 pub use outbox::Outbox;
 pub use requests::{RequestKey, RequestRefused};

@@ -1,15 +1,16 @@
 //! The wire seam: what a network implements once, in one folder.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rookery_base::{CloseCause, Direction, Height, Kind, PeerFault, PeerId};
+use rookery_base::{CloseCause, Direction, Fault, Height, Kind, PeerFault, PeerId};
 use rookery_runtime::{BoxFuture, Env};
-use rookery_transport::{Conn, ReadHalf, WriteHalf};
+use rookery_transport::{Conn, Mux, MuxStream, ReadHalf, WriteHalf};
 
-use crate::Service;
+use crate::{PeerHandle, Service};
 
 /// What a peer can do, as bits that its network defines. Immutable for the life of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,13 +45,42 @@ pub struct PeerFacts {
     pub height: Height,
     /// Its clock minus ours, in seconds.
     pub time_offset: i64,
+    /// What decides between two connections to it, on wires that prove who it is.
+    pub precedence: Precedence,
+}
+
+/// What decides, alike on both ends, which of two connections to one proven peer stays. Ages never do: the two ends
+/// have begun to count at different times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Precedence {
+    /// The peer's process, a number that it drew when it started. Another one than before means that it has restarted
+    /// and that no older connection can be alive. 0 on wires that prove no identity.
+    pub incarnation: u64,
+    /// The dialling side's count of its dials. Of two connections that one side dialled the later stays.
+    pub attempt: u64,
+}
+
+impl Precedence {
+    /// On wires that prove no identity.
+    pub const NONE: Self = Self { incarnation: 0, attempt: 0 };
 }
 
 impl PeerFacts {
     /// Facts of a peer on a wire that tells nothing but an identity.
     pub const fn of(peer: PeerId, addr: SocketAddr, direction: Direction) -> Self {
         let agent = String::new();
-        Self { peer, addr, direction, caps: Caps::NONE, version: 0, agent, height: 0, time_offset: 0 }
+        let precedence = Precedence::NONE;
+        Self {
+            peer,
+            addr,
+            direction,
+            caps: Caps::NONE,
+            version: 0,
+            agent,
+            height: 0,
+            time_offset: 0,
+            precedence,
+        }
     }
 }
 
@@ -76,6 +106,26 @@ pub struct Established {
     pub write: WriteHalf,
     /// Bytes that were read past the handshake's end.
     pub read_ahead: BytesMut,
+    /// The connection's further streams, where it has any. The session's end closes it with the reason.
+    pub mux: Option<Arc<dyn Mux>>,
+}
+
+/// A peer, for those who serve the streams that it opens.
+#[derive(Clone)]
+pub struct StreamPeer {
+    /// What the handshake learned.
+    pub facts: PeerFacts,
+    /// The session.
+    pub handle: PeerHandle,
+    /// Surroundings. The scope is the peer's own: what is spawned there ends with the session.
+    pub env: Env,
+}
+
+/// Serves streams that peers open beside their messages.
+pub trait StreamService: Send + Sync {
+    /// A peer has opened a stream. Called by its routine, so it must return at once and spawn what takes time in the
+    /// peer's scope. How many streams a peer may have open is the transport's limit.
+    fn accept(&self, peer: &StreamPeer, stream: MuxStream);
 }
 
 /// Message framing: pure, one half per direction, because the halves live in different tasks.
@@ -143,8 +193,44 @@ pub trait Network: Send + Sync + 'static {
     /// The services on an established session, in a fixed order.
     fn services(&self) -> &[Arc<dyn Service>];
 
+    /// Who serves the streams that peers open; none: they may open none.
+    fn streams(&self) -> Option<Arc<dyn StreamService>> {
+        None
+    }
+
+    /// The code and the words with which a connection is closed for this cause, on transports that can say one. Both
+    /// reach the peer, so they must tell it nothing that it should not know.
+    fn goodbye(&self, cause: &CloseCause) -> (u32, Cow<'static, str>) {
+        goodbye(cause)
+    }
+
     /// What to do with message kinds that no service declares.
     fn unknown_kind(&self, _kind: Kind) -> UnknownKind {
         UnknownKind::Refuse
     }
+}
+
+/// The usual codes: whose fault it was, and what a well-meant peer can do about it.
+///
+/// | code | meaning | what a peer does |
+/// |---|---|---|
+/// | 0 | the node stops | comes back later |
+/// | 1 | the peer broke a rule | mends itself |
+/// | 2 | another connection of the same two peers stays | uses that one |
+/// | 3 | no room, or not for this address | tries others, comes back later |
+/// | 4 | our own failure | comes back |
+/// | 5 | no longer needed | nothing |
+fn goodbye(cause: &CloseCause) -> (u32, Cow<'static, str>) {
+    let code = match cause {
+        CloseCause::Shutdown => 0,
+        CloseCause::Fault(Fault::Peer(_)) => 1,
+        CloseCause::Duplicate(_) => return (2, "another connection stays".into()),
+        CloseCause::Evicted | CloseCause::Refused(_) => 3,
+        CloseCause::Fault(Fault::Local(_)) | CloseCause::Panic => return (4, "an error here".into()),
+        CloseCause::Dropped(_)
+        | CloseCause::PeerClosed
+        | CloseCause::ByPeer { .. }
+        | CloseCause::Broken(_) => 5,
+    };
+    (code, cause.to_string().into())
 }

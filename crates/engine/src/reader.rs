@@ -12,7 +12,7 @@ use rookery_base::{ByteBudget, Charge, CloseCause, Frame, PeerFault, PeerFaultKi
 use rookery_observe::Metrics;
 use rookery_observe::metrics::KindLabel;
 use rookery_runtime::{Clock, Instant};
-use rookery_transport::ReadHalf;
+use rookery_transport::{ReadHalf, cause_of};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::kinds::{Guard, Verdict};
@@ -237,7 +237,7 @@ fn ended(result: std::io::Result<usize>, inside: bool) -> Result<u64, CloseCause
         Ok(0) if inside => Err(CloseCause::Broken("closed inside a message".into())),
         Ok(0) => Err(CloseCause::PeerClosed),
         Ok(n) => Ok(n as u64),
-        Err(error) => Err(CloseCause::Broken(error.to_string().into())),
+        Err(error) => Err(cause_of(&error)),
     }
 }
 

@@ -30,8 +30,10 @@ use crate::reader::{FrameReader, Gate, Incoming};
 use crate::registry::SessionEnd;
 use crate::requests::Match;
 use crate::session::{Closer, MAIL, Mail, PeerHandle};
+use crate::streams::Hangup;
 use crate::{
-    Answer, Command, End, Established, Flow, KindTable, Network, Outbox, Pipe, Role, Service, writer,
+    Answer, Command, End, Established, Flow, KindTable, Network, Outbox, Pipe, Role, Service, StreamPeer,
+    streams, writer,
 };
 
 /// What a routine is started with.
@@ -79,7 +81,7 @@ pub(crate) async fn run(start: Start) -> CloseCause {
     let Start { env, network, table, established, admitted, budget, handle, mail, mut slot } = start;
     // What is told of a routine that ends without saying anything: it can only have panicked.
     slot.cause = CloseCause::Panic;
-    let Established { facts, link, read, write, read_ahead } = established;
+    let Established { facts, link, read, write, read_ahead, mux } = established;
     let queue = Arc::default();
     let closer = handle.closer.clone();
     // Before the writer and the pipes: if making a pipe panics, its drop ends the writer.
@@ -90,19 +92,24 @@ pub(crate) async fn run(start: Start) -> CloseCause {
         Arc::clone(&handle.stats),
         handle.generation,
     );
-    env.scope.spawn_to_end(
-        "writer",
-        OnPanic::EndScope,
-        writer::run(
-            env.clone(),
-            queue,
-            link.writer,
-            write,
-            table.clone(),
-            Arc::clone(&handle.stats),
-            closer.clone(),
-        ),
+    let hangup = mux.as_ref().map(|mux| Hangup::new(Arc::clone(mux), Arc::clone(&network), closer.clone()));
+    let writing = writer::run(
+        env.clone(),
+        queue,
+        link.writer,
+        write,
+        table.clone(),
+        Arc::clone(&handle.stats),
+        closer.clone(),
     );
+    env.scope.spawn_to_end("writer", OnPanic::EndScope, async move {
+        let _hangup = hangup;
+        writing.await;
+    });
+    if let Some(mux) = mux {
+        let peer = StreamPeer { facts: facts.clone(), handle: handle.clone(), env: env.clone() };
+        env.scope.spawn("streams", OnPanic::EndScope, streams::run(mux, network.streams(), peer));
+    }
     let services: &[Arc<dyn Service>] = network.services();
     let pipes = services
         .iter()

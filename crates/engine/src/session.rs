@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rookery_base::{CloseCause, Direction, Generation};
+use rookery_transport::Mux;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
@@ -74,6 +75,7 @@ pub struct PeerHandle {
     pub(crate) mail: mpsc::Sender<Mail>,
     pub(crate) closer: Closer,
     pub(crate) stats: Arc<PeerStats>,
+    pub(crate) mux: Option<Arc<dyn Mux>>,
 }
 
 impl PeerHandle {
@@ -88,7 +90,13 @@ impl PeerHandle {
             mail,
             closer: Closer::default(),
             stats: Arc::default(),
+            mux: None,
         }
+    }
+
+    /// The connection's further streams, where it has any. They end with the session.
+    pub fn mux(&self) -> Option<&Arc<dyn Mux>> {
+        self.mux.as_ref()
     }
 
     /// Hands a command to this service's pipe. Never waits.

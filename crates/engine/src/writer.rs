@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use rookery_base::{CloseCause, PeerFault, PeerFaultKind};
 use rookery_observe::metrics::Message;
 use rookery_runtime::{Env, Instant};
-use rookery_transport::WriteHalf;
+use rookery_transport::{WriteHalf, cause_of};
 use tokio::io::AsyncWriteExt;
 
 use crate::outbox::OutQueue;
@@ -105,7 +105,7 @@ async fn write_all(
             Some(Ok(n)) => {
                 stats.bytes_out.fetch_add(n as u64, Relaxed);
             }
-            Some(Err(error)) => return Err(CloseCause::Broken(error.to_string().into())),
+            Some(Err(error)) => return Err(cause_of(&error)),
         }
     }
     Ok(())

@@ -42,7 +42,10 @@ impl Net {
     async fn pair(&self) -> (StreamConn, StreamConn) {
         let mut listener = self.b.listen(AT_B).await.unwrap();
         let (dialled, accepted) = tokio::join!(self.a.dial(AT_B), listener.accept());
-        (dialled.unwrap().into_stream(), accepted.unwrap().into_stream())
+        (
+            dialled.unwrap().into_stream().unwrap(),
+            accepted.unwrap().connect().await.unwrap().into_stream().unwrap(),
+        )
     }
 
     fn only(&self) -> rookery_sim::fabric::ConnInfo {
@@ -87,7 +90,10 @@ async fn dial_takes_a_round_trip_and_accept_half_a_trip_more() {
     let accepted = net.after(listener.accept());
     let ((dial_took, dialled), (accept_took, accepted)) = tokio::join!(dialled, accepted);
     assert_eq!((dial_took, accept_took), (2 * LATENCY, 3 * LATENCY));
-    let (dialled, accepted) = (dialled.unwrap().into_stream(), accepted.unwrap().into_stream());
+    let (dialled, accepted) = (
+        dialled.unwrap().into_stream().unwrap(),
+        accepted.unwrap().connect().await.unwrap().into_stream().unwrap(),
+    );
     assert_eq!((dialled.local, dialled.remote), (accepted.remote, accepted.local));
     assert_eq!((dialled.local.ip(), dialled.remote), (A, AT_B));
 }
@@ -372,7 +378,7 @@ async fn a_listener_holds_a_bounded_backlog_and_resets_what_it_never_accepted() 
     assert_eq!(net.a.listen(AT_B).await.err().unwrap().kind(), ErrorKind::AddrNotAvailable);
     let mut waiting = Vec::new();
     for _ in 0..BACKLOG {
-        waiting.push(net.a.dial(AT_B).await.unwrap().into_stream());
+        waiting.push(net.a.dial(AT_B).await.unwrap().into_stream().unwrap());
     }
     assert!(net.hangs(net.a.dial(AT_B)).await);
     drop(listener);
@@ -394,7 +400,7 @@ async fn a_dial_that_is_given_up_leaves_nothing_behind() {
     }
     let arrived = net.clock.timeout(FOREVER, async {
         for _ in 0..2 {
-            let mut conn = listener.accept().await.unwrap().into_stream();
+            let mut conn = listener.accept().await.unwrap().connect().await.unwrap().into_stream().unwrap();
             assert_eq!(conn.read.read(&mut [0; 9]).await.unwrap(), 0);
         }
         listener.accept().await.map(drop)
@@ -411,6 +417,9 @@ async fn a_host_reaches_itself_without_delay() {
     let (took, (dialled, accepted)) =
         net.after(async { tokio::join!(net.a.dial(at), listener.accept()) }).await;
     assert_eq!(took, Duration::ZERO);
-    let (dialled, accepted) = (dialled.unwrap().into_stream(), accepted.unwrap().into_stream());
+    let (dialled, accepted) = (
+        dialled.unwrap().into_stream().unwrap(),
+        accepted.unwrap().connect().await.unwrap().into_stream().unwrap(),
+    );
     assert_eq!((dialled.local, dialled.remote), (accepted.remote, at));
 }

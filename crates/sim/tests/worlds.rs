@@ -13,6 +13,7 @@ use std::time::Duration;
 use rookery_runtime::OnPanic;
 use rookery_sim::auditor::first_difference;
 use rookery_sim::{Node, World, WorldConfig, scenarios};
+use rookery_transport::Arrival;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SEEDS: u64 = 200;
@@ -75,9 +76,9 @@ fn echo(node: &Node) {
     let node = node.clone();
     node.env.scope.clone().spawn("echo", OnPanic::StopNode, async move {
         let mut listener = node.transport.listen(node.at(1000)).await.unwrap();
-        while let Ok(conn) = listener.accept().await {
+        while let Ok(Arrival::Ready(conn)) = listener.accept().await {
             node.env.scope.spawn("answer", OnPanic::StopNode, async move {
-                let mut conn = conn.into_stream();
+                let mut conn = conn.into_stream().unwrap();
                 let _ = tokio::io::copy(&mut conn.read, &mut conn.write).await;
             });
         }
@@ -100,7 +101,7 @@ fn a_thousand_hosts_keep_eight_thousand_connections() {
                     // Nobody dials before everybody listens.
                     node.env.clock.sleep(Duration::from_millis(10)).await;
                     let to = std::net::SocketAddr::new(host((n + k * k * 7) % HOSTS), 1000);
-                    let mut conn = node.transport.dial(to).await.unwrap().into_stream();
+                    let mut conn = node.transport.dial(to).await.unwrap().into_stream().unwrap();
                     for size in [10, 1000, 100] {
                         let mut got = vec![0; size];
                         conn.write.write_all(&vec![3; size]).await.unwrap();
@@ -200,7 +201,8 @@ fn a_crashed_node_says_nothing_and_its_host_can_start_another() {
         assert_eq!(a.env.clock.unix() - b.env.clock.unix(), 3600);
         echo(&b);
         world.pass(Duration::from_millis(1)).await;
-        let mut conn = a.transport.dial(b.at(1000)).await.map_err(|error| error.to_string())?.into_stream();
+        let mut conn =
+            a.transport.dial(b.at(1000)).await.map_err(|error| error.to_string())?.into_stream().unwrap();
         world.pass(Duration::from_secs(1)).await;
         world.crash(&b, Down::Silent).await?;
         let heard = world.clock().timeout(Duration::from_secs(600), conn.read.read(&mut [0; 9])).await;
@@ -210,7 +212,7 @@ fn a_crashed_node_says_nothing_and_its_host_can_start_another() {
         echo(&again);
         world.pass(Duration::from_millis(1)).await;
         let mut conn =
-            a.transport.dial(again.at(1000)).await.map_err(|error| error.to_string())?.into_stream();
+            a.transport.dial(again.at(1000)).await.map_err(|error| error.to_string())?.into_stream().unwrap();
         conn.write.write_all(b"back?").await.map_err(|error| error.to_string())?;
         let mut got = [0; 5];
         conn.read.read_exact(&mut got).await.map_err(|error| error.to_string())?;

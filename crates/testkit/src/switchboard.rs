@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use rookery_runtime::BoxFuture;
-use rookery_transport::{Conn, Listener, StreamConn, Transport};
+use rookery_transport::{Arrival, Conn, Listener, StreamConn, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::mpsc;
 
@@ -27,11 +27,11 @@ pub const PIPE: usize = 64 * 1024;
 /// Arrivals that a listener holds until they are accepted, as a kernel does.
 const BACKLOG: usize = 4096;
 
-type Arrival = Result<Wire, io::ErrorKind>;
+type Knock = Result<Wire, io::ErrorKind>;
 
 #[derive(Debug, Default)]
 struct State {
-    listeners: BTreeMap<SocketAddr, mpsc::Sender<Arrival>>,
+    listeners: BTreeMap<SocketAddr, mpsc::Sender<Knock>>,
     blackholes: Vec<SocketAddr>,
     dials: BTreeMap<SocketAddr, u64>,
     next_port: u16,
@@ -123,7 +123,7 @@ impl Transport for Node {
 
 struct Bound {
     at: SocketAddr,
-    arrivals: mpsc::Receiver<Arrival>,
+    arrivals: mpsc::Receiver<Knock>,
 }
 
 impl Listener for Bound {
@@ -131,10 +131,10 @@ impl Listener for Bound {
         self.at
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<Conn>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrival>> {
         Box::pin(async move {
             match self.arrivals.recv().await {
-                Some(Ok(wire)) => Ok(wire.into_conn()),
+                Some(Ok(wire)) => Ok(Arrival::Ready(wire.into_conn())),
                 Some(Err(kind)) => Err(kind.into()),
                 None => std::future::pending().await,
             }
@@ -239,9 +239,14 @@ mod tests {
     async fn a_dial_arrives_with_its_source_and_bytes_pass_both_ways() {
         let board = Switchboard::default();
         let mut listener = board.transport(addr("1.1.1.1:0").ip()).listen(addr("1.1.1.1:80")).await.unwrap();
-        let mut a =
-            board.transport(addr("2.2.2.2:0").ip()).dial(addr("1.1.1.1:80")).await.unwrap().into_stream();
-        let mut b = listener.accept().await.unwrap().into_stream();
+        let mut a = board
+            .transport(addr("2.2.2.2:0").ip())
+            .dial(addr("1.1.1.1:80"))
+            .await
+            .unwrap()
+            .into_stream()
+            .unwrap();
+        let mut b = listener.accept().await.unwrap().connect().await.unwrap().into_stream().unwrap();
         assert_eq!((a.remote, b.remote.ip()), (addr("1.1.1.1:80"), addr("2.2.2.2:0").ip()));
         assert_eq!(board.dials(addr("1.1.1.1:80")), 1);
         a.write.write_all(b"ping").await.unwrap();

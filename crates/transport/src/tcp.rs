@@ -8,7 +8,7 @@ use rookery_base::id::canonical_addr;
 use rookery_runtime::BoxFuture;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::{Conn, Listener, StreamConn, Transport};
+use crate::{Arrival, Conn, Listener, StreamConn, Transport};
 
 /// Connections the kernel holds until we accept them: enough for a burst of a thousand, and the kernel's own cap
 /// (`net.core.somaxconn`, 4096 on Linux) applies below that.
@@ -53,8 +53,8 @@ impl Listener for Bound {
         self.local
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<Conn>> {
-        Box::pin(async move { conn(self.listener.accept().await?.0) })
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrival>> {
+        Box::pin(async move { conn(self.listener.accept().await?.0).map(Arrival::Ready) })
     }
 }
 
@@ -68,7 +68,8 @@ mod tests {
         let mut listener = Tcp.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let at = listener.local_addr();
         let (dialled, accepted) = tokio::join!(Tcp.dial(at), listener.accept());
-        let (mut a, mut b) = (dialled.unwrap().into_stream(), accepted.unwrap().into_stream());
+        let accepted = accepted.unwrap().connect().await.unwrap();
+        let (mut a, mut b) = (dialled.unwrap().into_stream().unwrap(), accepted.into_stream().unwrap());
         assert_eq!((a.remote, a.local), (b.local, b.remote));
         a.write.write_all(b"hello").await.unwrap();
         drop(a);

@@ -83,7 +83,7 @@ impl Network for Echo {
 
     fn handshake(&self, approach: Approach) -> BoxFuture<'_, Result<Established, CloseCause>> {
         Box::pin(async move {
-            let StreamConn { remote, mut read, mut write, .. } = approach.conn.into_stream();
+            let StreamConn { remote, mut read, mut write, .. } = approach.conn.into_stream()?;
             let broken = |error: std::io::Error| CloseCause::Broken(error.to_string().into());
             write.write_all(&[MAGIC, &self.0[..]].concat()).await.map_err(broken)?;
             let mut hello = [0; 40];
@@ -93,7 +93,7 @@ impl Network for Echo {
             let peer = peer.ok_or_else(|| CloseCause::Fault(wrong.into()))?;
             let facts = PeerFacts::of(peer, remote, approach.direction);
             let link = Link { reader: Box::new(Framing), writer: Box::new(Framing) };
-            Ok(Established { facts, link, read, write, read_ahead: BytesMut::new() })
+            Ok(Established { facts, link, read, write, read_ahead: BytesMut::new(), mux: None })
         })
     }
 

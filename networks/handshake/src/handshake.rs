@@ -100,7 +100,7 @@ impl Introduction {
     /// Why there is no session, and whose fault that is.
     pub async fn shake(&self, approach: Approach) -> Result<Established, CloseCause> {
         let Approach { conn, direction, env } = approach;
-        let StreamConn { remote, read, write, .. } = conn.into_stream();
+        let StreamConn { remote, read, write, .. } = conn.into_stream()?;
         let version = self.version(remote, self.nonces.fresh(), env.clock.unix());
         let mut shake = Shake {
             magic: self.params.magic,
@@ -279,19 +279,18 @@ impl Shake {
         };
         let now = self.env.clock.unix();
         let facts = PeerFacts {
-            peer: PeerId::from_addr(remote),
-            addr: remote,
-            direction: self.direction,
             caps: Caps(u64::from(theirs.services.0)),
             version: theirs.version,
             agent: printable(theirs.agent.as_bytes()),
             height: theirs.height,
             // The wire's numbers end at 2^53, so neither can wrap.
             time_offset: theirs.time as i64 - now as i64,
+            ..PeerFacts::of(PeerId::from_addr(remote), remote, self.direction)
         };
         let mut read_ahead = self.early;
         read_ahead.extend_from_slice(&self.buffer);
-        Ok(Established { facts, link: link(self.magic), read: self.read, write: self.write, read_ahead })
+        let link = link(self.magic);
+        Ok(Established { facts, link, read: self.read, write: self.write, read_ahead, mux: None })
     }
 }
 

@@ -9,6 +9,7 @@ use rookery_base::{Frame, Kind, PeerFault, PeerId};
 use rookery_runtime::ticket::tickets;
 use rookery_runtime::{BoxFuture, FairMailbox, Instant, Lane, LaneLimits, LaneOpener, Push};
 use rookery_testkit::{Switchboard, Wire};
+use rookery_transport::Arrival;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -46,22 +47,14 @@ impl Network for Tiny {
     }
     fn handshake(&self, approach: Approach) -> BoxFuture<'_, Result<Established, CloseCause>> {
         Box::pin(async move {
-            let mut conn = approach.conn.into_stream();
+            let mut conn = approach.conn.into_stream()?;
             let broken = |_| CloseCause::Broken("hello".into());
             conn.write.write_all(b"h").await.map_err(broken)?;
             conn.read.read_exact(&mut [0]).await.map_err(broken)?;
-            let facts = PeerFacts {
-                peer: PeerId::from_addr(conn.remote),
-                addr: conn.remote,
-                direction: approach.direction,
-                caps: Caps::NONE,
-                version: 1,
-                agent: String::new(),
-                height: 0,
-                time_offset: 0,
-            };
+            let facts = PeerFacts::of(PeerId::from_addr(conn.remote), conn.remote, approach.direction);
             let link = Link { reader: Box::new(Framing), writer: Box::new(Framing) };
-            Ok(Established { facts, link, read: conn.read, write: conn.write, read_ahead: BytesMut::new() })
+            let (read, write) = (conn.read, conn.write);
+            Ok(Established { facts, link, read, write, read_ahead: BytesMut::new(), mux: None })
         })
     }
     fn services(&self) -> &[Arc<dyn Service>] {
@@ -169,8 +162,8 @@ async fn an_attempt_dropped_after_any_number_of_polls_leaves_nothing_behind() {
         let (near, far) = Wire::pair("20.0.0.1:1".parse().unwrap(), "20.0.0.2:2".parse().unwrap());
         env.scope.spawn("visitor", OnPanic::StopNode, visit(near));
         let peer = env.within(env.scope.child("peer"));
-        let begun =
-            attempt(&shared, peer, far.into_conn(), Direction::Inbound, false, office.issue(()).unwrap());
+        let arrival = Arrival::Ready(far.into_conn());
+        let begun = attempt(&shared, peer, arrival, Direction::Inbound, false, office.issue(()).unwrap());
         let mut begun = Polls(Box::pin(begun), polls);
         let mut downs = 0;
         let done = loop {

@@ -238,6 +238,7 @@ impl Registry {
             mail,
             closer: Closer::default(),
             stats: Arc::default(),
+            mux: None,
         };
         let held = Held { handle: handle.clone(), facts: view(generation, facts), since: now };
         self.held.insert(generation, held);

@@ -47,7 +47,8 @@ async fn a_peer_that_closes_at_once_is_never_redialled_in_a_hot_loop() {
 async fn serve(mut listener: Box<dyn Listener>, node: &Node, hold: &[Duration]) -> Vec<Duration> {
     let mut arrivals = Vec::new();
     for time in hold {
-        let StreamConn { mut read, mut write, .. } = listener.accept().await.unwrap().into_stream();
+        let StreamConn { mut read, mut write, .. } =
+            listener.accept().await.unwrap().connect().await.unwrap().into_stream().unwrap();
         arrivals.push(node.env.clock.elapsed());
         write.write_all(&[&b"ROOKECHO"[..], &[9; 32]].concat()).await.unwrap();
         read.read_exact(&mut [0; 40]).await.unwrap();
@@ -117,11 +118,11 @@ async fn relay(
     scope.spawn("relay", OnPanic::EndScope, async move {
         let mut port = 1;
         loop {
-            let near = listener.accept().await.unwrap().into_stream();
+            let near = listener.accept().await.unwrap().connect().await.unwrap().into_stream().unwrap();
             clock.sleep(lag).await;
             port += 1;
             let Ok(far) = board.connect(SocketAddr::new(from.ip(), port), to) else { continue };
-            let far = far.into_conn().into_stream();
+            let far = far.into_conn().into_stream().unwrap();
             for (mut read, mut write) in [(near.read, far.write), (far.read, near.write)] {
                 inner.spawn("line", OnPanic::EndScope, async move {
                     let mut buf = [0; 1024];
@@ -221,7 +222,8 @@ async fn a_dialled_scripted_peer_gets_a_session() {
     let at = addr("60.1.0.1:1");
     let mut listener = listen(&board, at).await;
     let mut node = Build { connect: vec![at], ..Build::new(1) }.start(&board).await;
-    let StreamConn { mut read, mut write, .. } = listener.accept().await.unwrap().into_stream();
+    let StreamConn { mut read, mut write, .. } =
+        listener.accept().await.unwrap().connect().await.unwrap().into_stream().unwrap();
     write.write_all(&[&b"ROOKECHO"[..], &[9; 32]].concat()).await.unwrap();
     read.read_exact(&mut [0; 40]).await.unwrap();
     assert_eq!(node.up().await.addr, at);

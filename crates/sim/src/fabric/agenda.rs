@@ -14,11 +14,15 @@ pub struct ConnId(pub u64);
 
 /// A dial's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DialId(pub u64);
+pub(crate) struct DialId(pub u64);
+
+/// A datagram under way; used again once it has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FlightId(pub u32);
 
 /// Something that happens by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// The next segment or ending of what `Side` sent arrives.
     Lane(ConnId, Side),
     /// The paced reader on `Side` may read again.
@@ -31,11 +35,13 @@ pub(super) enum Event {
     DialRefused(DialId),
     /// The dialler's confirmation reaches the host, for the listener of this number.
     Accept(ConnId, u64),
+    /// A datagram reaches the host it is for, or the place where it is lost.
+    Datagram(FlightId),
 }
 
 /// The order of what is to come, and the tasks to wake once the fabric's lock is released.
 #[derive(Debug, Default)]
-pub(super) struct Agenda {
+pub(crate) struct Agenda {
     heap: BinaryHeap<Reverse<(Instant, u64, Event)>>,
     put_down: u64,
     /// Until when the driver sleeps; an earlier event has to wake it.
@@ -44,7 +50,7 @@ pub(super) struct Agenda {
 }
 
 impl Agenda {
-    pub(super) fn put(&mut self, at: Instant, event: Event) {
+    pub(crate) fn put(&mut self, at: Instant, event: Event) {
         self.heap.push(Reverse((at, self.put_down, event)));
         self.put_down += 1;
     }
@@ -61,7 +67,7 @@ impl Agenda {
         self.heap.pop().map(|Reverse((at, _, event))| (at, event))
     }
 
-    pub(super) fn wake(&mut self, waker: &mut Option<Waker>) {
+    pub(crate) fn wake(&mut self, waker: &mut Option<Waker>) {
         self.wakes.extend(waker.take());
     }
 

@@ -1,6 +1,6 @@
 //! The fabric's state: hosts, listeners, dials and connections, and what commands do to them. Pure: time comes in.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll, Waker};
@@ -12,54 +12,15 @@ use rookery_runtime::{Env, Instant};
 use super::agenda::{Agenda, ConnId, DialId, Event};
 use super::conn::{Connection, Side};
 use super::lane::Ending;
+use super::hosts::{Bound, Host, Hosts};
 use super::link::{self, Link};
 use super::{ConnInfo, Dials, Down};
+use crate::datagram::{Ground, Udp};
 
-/// The first port given to dials and to listeners that ask for any, as IANA reserves them.
-const FIRST_EPHEMERAL: u16 = 49_152;
 /// Arrivals that wait for `accept`, those whose confirmation is under way included. The real transport's backlog.
 pub const BACKLOG: usize = 1024;
 /// A dial that got no answer asks again after this long, as TCP repeats its first packet.
 pub const DIAL_RETRY: Duration = Duration::from_secs(1);
-
-#[derive(Debug, Default)]
-struct Host {
-    /// In the order in which hosts became known, from 1: what the trace calls it.
-    number: u64,
-    ports: BTreeSet<u16>,
-    next_port: u16,
-    listeners: BTreeMap<u16, Bound>,
-    read_rate: Option<u64>,
-    dials: Dials,
-    down: Option<Down>,
-    group: usize,
-    uplink: Option<Link>,
-}
-
-impl Host {
-    /// Whether nothing gets to it or from it.
-    fn is_dark(&self) -> bool {
-        self.down == Some(Down::Silent)
-    }
-
-    fn fate_of_dials(&self) -> Dials {
-        match self.down {
-            Some(Down::Reset) => Dials::Refuse,
-            Some(Down::Silent) => Dials::BlackHole,
-            None => self.dials,
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Bound {
-    /// Which `listen` this is: what was on its way to a listener that is gone must not reach its successor.
-    number: u64,
-    queue: VecDeque<ConnId>,
-    /// Answered dials whose confirmation has not come.
-    awaited: usize,
-    waker: Option<Waker>,
-}
 
 #[derive(Debug)]
 struct Dial {
@@ -77,11 +38,10 @@ pub(super) struct Net {
     pub agenda: Agenda,
     env: Env,
     seed: u64,
-    hosts: BTreeMap<IpAddr, Host>,
+    hosts: Hosts,
     conns: BTreeMap<ConnId, Connection>,
     dials: BTreeMap<DialId, Dial>,
-    default_link: Link,
-    links: BTreeMap<(IpAddr, IpAddr), Link>,
+    udp: Udp,
     numbers: u64,
 }
 
@@ -91,11 +51,10 @@ impl Net {
             agenda: Agenda::default(),
             env,
             seed,
-            hosts: BTreeMap::new(),
+            hosts: Hosts::default(),
             conns: BTreeMap::new(),
             dials: BTreeMap::new(),
-            default_link: Link::default(),
-            links: BTreeMap::new(),
+            udp: Udp::new(seed),
             numbers: 0,
         }
     }
@@ -110,30 +69,14 @@ impl Net {
     }
 
     fn note_fault(&mut self, ip: IpAddr, value: u64, what: &'static str) {
-        let number = self.host_mut(ip).number;
+        let number = self.hosts.entry(ip).number;
         self.env.trace("net_fault", number, 0, value, what);
     }
 
     // Hosts and links.
 
     pub(super) fn add_host(&mut self, ip: IpAddr) {
-        self.host_mut(ip);
-    }
-
-    /// The host of this address, as commands use it: they may come before the host does.
-    fn host_mut(&mut self, ip: IpAddr) -> &mut Host {
-        let number = self.hosts.len() as u64 + 1;
-        self.hosts.entry(canonical_ip(ip)).or_insert_with(|| Host { number, ..Host::default() })
-    }
-
-    fn link(&self, from: IpAddr, to: IpAddr) -> Link {
-        if let Some(link) = self.links.get(&(from, to)) {
-            return *link;
-        }
-        if from == to {
-            return Link::LOOPBACK;
-        }
-        self.hosts.get(&from).and_then(|host| host.uplink).unwrap_or(self.default_link)
+        self.hosts.entry(ip);
     }
 
     /// Applies a change of links to the connections that are open.
@@ -141,7 +84,7 @@ impl Net {
         let mut conns = std::mem::take(&mut self.conns);
         for conn in conns.values_mut() {
             for side in Side::BOTH {
-                let link = self.link(conn.addr(side).ip(), conn.addr(side.other()).ip());
+                let link = self.hosts.link(conn.addr(side).ip(), conn.addr(side.other()).ip());
                 conn.lane_mut(side).link = link;
             }
         }
@@ -149,37 +92,18 @@ impl Net {
     }
 
     pub(super) fn set_default_link(&mut self, link: Link) {
-        self.default_link = link;
+        self.hosts.set_default_link(link);
         self.relink();
     }
 
     pub(super) fn set_link(&mut self, from: IpAddr, to: IpAddr, link: Link) {
-        self.links.insert((canonical_ip(from), canonical_ip(to)), link);
+        self.hosts.set_link(from, to, link);
         self.relink();
     }
 
     pub(super) fn set_uplink(&mut self, from: IpAddr, link: Link) {
-        self.host_mut(from).uplink = Some(link);
+        self.hosts.entry(from).uplink = Some(link);
         self.relink();
-    }
-
-    fn reachable(&self, a: IpAddr, b: IpAddr) -> bool {
-        match (self.hosts.get(&a), self.hosts.get(&b)) {
-            (Some(a), Some(b)) => !a.is_dark() && !b.is_dark() && a.group == b.group,
-            _ => false,
-        }
-    }
-
-    fn take_port(&mut self, ip: IpAddr) -> io::Result<u16> {
-        let host = self.host_mut(ip);
-        for _ in FIRST_EPHEMERAL..=u16::MAX {
-            let port = host.next_port.max(FIRST_EPHEMERAL);
-            host.next_port = port.wrapping_add(1);
-            if host.ports.insert(port) {
-                return Ok(port);
-            }
-        }
-        Err(io::Error::new(io::ErrorKind::AddrNotAvailable, format!("{ip} has no free port left")))
     }
 
     // Listening.
@@ -192,23 +116,14 @@ impl Net {
                 format!("host {ip} cannot listen at {at}"),
             ));
         }
-        let port = match at.port() {
-            0 => self.take_port(ip)?,
-            port if self.host_mut(ip).ports.insert(port) => port,
-            port => {
-                return Err(io::Error::new(
-                    io::ErrorKind::AddrInUse,
-                    format!("port {port} of {ip} is in use"),
-                ));
-            }
-        };
+        let port = self.hosts.entry(ip).tcp.take(ip, at.port())?;
         let number = self.number();
-        self.host_mut(ip).listeners.insert(port, Bound { number, ..Bound::default() });
+        self.hosts.entry(ip).listeners.insert(port, Bound { number, ..Bound::default() });
         Ok(SocketAddr::new(ip, port))
     }
 
     fn bound(&mut self, at: SocketAddr) -> Option<&mut Bound> {
-        self.hosts.get_mut(&at.ip())?.listeners.get_mut(&at.port())
+        self.hosts.get_mut(at.ip())?.listeners.get_mut(&at.port())
     }
 
     pub(super) fn poll_accept(
@@ -226,8 +141,8 @@ impl Net {
     }
 
     pub(super) fn unlisten(&mut self, now: Instant, at: SocketAddr) {
-        let host = self.host_mut(at.ip());
-        host.ports.remove(&at.port());
+        let host = self.hosts.entry(at.ip());
+        host.tcp.give_back(at.port());
         let queue = host.listeners.remove(&at.port()).map(|bound| bound.queue).unwrap_or_default();
         for id in queue {
             self.turn_away(now, id);
@@ -250,7 +165,7 @@ impl Net {
 
     pub(super) fn dial(&mut self, now: Instant, from: IpAddr, to: SocketAddr) -> io::Result<DialId> {
         let to = canonical_addr(to);
-        if self.host_mut(from).down.is_some() {
+        if self.hosts.entry(from).down.is_some() {
             return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, format!("host {from} is down")));
         }
         let id = DialId(self.number());
@@ -262,7 +177,7 @@ impl Net {
 
     fn flight(&self, from: IpAddr, to: IpAddr, number: u64) -> Duration {
         // Directions of connections take the low numbers; dials share none of them.
-        self.link(from, to).flight(link::draw(self.seed, u64::MAX, number))
+        self.hosts.link(from, to).flight(link::draw(self.seed, u64::MAX, number))
     }
 
     pub(super) fn poll_dial(
@@ -306,8 +221,8 @@ impl Net {
         let Some(dial) = self.dials.get(&id) else { return };
         let (from, to) = (dial.from, dial.to);
         let back = at + self.flight(to.ip(), from, id.0);
-        let fate = self.hosts.get(&to.ip()).map_or(Dials::BlackHole, Host::fate_of_dials);
-        if fate == Dials::BlackHole || !self.reachable(from, to.ip()) {
+        let fate = self.hosts.get(to.ip()).map_or(Dials::BlackHole, Host::fate_of_dials);
+        if fate == Dials::BlackHole || !self.hosts.reachable(from, to.ip()) {
             self.agenda.put(at + DIAL_RETRY, Event::DialArrives(id));
             return;
         }
@@ -328,7 +243,7 @@ impl Net {
 
     fn dial_refused(&mut self, at: Instant, id: DialId) {
         let Some(dial) = self.dials.get(&id) else { return };
-        if !self.reachable(dial.from, dial.to.ip()) {
+        if !self.hosts.reachable(dial.from, dial.to.ip()) {
             self.agenda.put(at + DIAL_RETRY, Event::DialArrives(id));
             return;
         }
@@ -346,23 +261,23 @@ impl Net {
     fn dial_answered(&mut self, at: Instant, id: DialId) {
         let Some(dial) = self.dials.get_mut(&id) else { return };
         let (from, to) = (dial.from, dial.to);
-        if !self.reachable(from, to.ip()) {
+        if !self.hosts.reachable(from, to.ip()) {
             let listener = self.dials.get_mut(&id).and_then(|dial| dial.awaited_by.take());
             self.release_place(to, listener);
             self.agenda.put(at + DIAL_RETRY, Event::DialArrives(id));
             return;
         }
-        let Ok(port) = self.take_port(from) else {
+        let Ok(port) = self.hosts.entry(from).tcp.take(from, 0) else {
             self.finish_dial(id, Err(io::ErrorKind::AddrNotAvailable));
             return;
         };
         // From here the place in the backlog belongs to the connection.
         let listener = self.dials.get_mut(&id).and_then(|dial| dial.awaited_by.take()).unwrap_or_default();
         let conn = ConnId(self.number());
-        let links = [self.link(from, to.ip()), self.link(to.ip(), from)];
+        let links = [self.hosts.link(from, to.ip()), self.hosts.link(to.ip(), from)];
         let addrs = [SocketAddr::new(from, port), to];
         self.conns.insert(conn, Connection::new(conn, addrs, links, self.seed, at));
-        let (dialler, acceptor) = (self.host_mut(from).number, self.host_mut(to.ip()).number);
+        let (dialler, acceptor) = (self.hosts.entry(from).number, self.hosts.entry(to.ip()).number);
         self.env.trace("net_open", conn.0, dialler as u16, acceptor, "");
         self.agenda.put(at + self.flight(from, to.ip(), conn.0), Event::Accept(conn, listener));
         self.finish_dial(id, Ok(conn));
@@ -371,7 +286,7 @@ impl Net {
     fn accept(&mut self, at: Instant, now: Instant, id: ConnId, listener: u64) {
         let conn = self.conns.get(&id).expect("the acceptor's end stays open until it was offered");
         let (from, to, cut) = (conn.addr(Side::Dialler).ip(), conn.addr(Side::Acceptor), conn.cut);
-        if !cut && !self.reachable(from, to.ip()) {
+        if !cut && !self.hosts.reachable(from, to.ip()) {
             self.agenda.put(at + DIAL_RETRY, Event::Accept(id, listener));
             return;
         }
@@ -386,6 +301,14 @@ impl Net {
         self.agenda.wake(&mut waker);
     }
 
+    // Datagrams.
+
+    /// The sockets, and what they stand on.
+    pub(crate) fn datagrams(&mut self) -> (&mut Udp, Ground<'_>) {
+        let Self { udp, hosts, agenda, env, .. } = self;
+        (udp, Ground { hosts, agenda, env })
+    }
+
     // Reading and writing.
 
     pub(super) fn poll_read(
@@ -396,7 +319,7 @@ impl Net {
         buf: &mut tokio::io::ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let conn = self.conns.get_mut(&id).expect("a connection lasts until its halves are dropped");
-        let rate = self.hosts.get(&conn.addr(side).ip()).and_then(|host| host.read_rate);
+        let rate = self.hosts.get(conn.addr(side).ip()).and_then(|host| host.read_rate);
         conn.poll_read(now, side, rate, cx, buf, &mut self.agenda)
     }
 
@@ -425,7 +348,7 @@ impl Net {
         if conn.is_over() {
             let dialler = conn.addr(Side::Dialler);
             self.conns.remove(&id);
-            self.host_mut(dialler.ip()).ports.remove(&dialler.port());
+            self.hosts.entry(dialler.ip()).tcp.give_back(dialler.port());
             self.note("net_close", id, 0, 0, "");
         }
     }
@@ -446,6 +369,10 @@ impl Net {
                 Event::DialAnswered(id) => self.dial_answered(at, id),
                 Event::DialRefused(id) => self.dial_refused(at, id),
                 Event::Accept(id, listener) => self.accept(at, now, id, listener),
+                Event::Datagram(flight) => {
+                    let (udp, mut ground) = self.datagrams();
+                    udp.arrive(&mut ground, flight);
+                }
             }
         }
     }
@@ -455,7 +382,7 @@ impl Net {
         if conn.cut || conn.lane(from).due != Some(at) {
             return;
         }
-        let reachable = self.reachable(conn.addr(Side::Dialler).ip(), conn.addr(Side::Acceptor).ip());
+        let reachable = self.hosts.reachable(conn.addr(Side::Dialler).ip(), conn.addr(Side::Acceptor).ip());
         let conn = self.conns.get_mut(&id).expect("looked up above");
         conn.lane_mut(from).due = None;
         if !reachable {
@@ -510,7 +437,7 @@ impl Net {
     }
 
     pub(super) fn set_read_rate(&mut self, ip: IpAddr, rate: Option<u64>) {
-        self.host_mut(ip).read_rate = rate;
+        self.hosts.entry(ip).read_rate = rate;
         self.note_fault(ip, rate.unwrap_or(u64::MAX), "read_rate");
         for id in self.ids_of(ip) {
             let conn = self.conns.get_mut(&id).expect("just listed");
@@ -521,7 +448,7 @@ impl Net {
     }
 
     pub(super) fn set_dials(&mut self, ip: IpAddr, fate: Dials) {
-        self.host_mut(ip).dials = fate;
+        self.hosts.entry(ip).dials = fate;
         self.note_fault(ip, 0, fate.label());
     }
 
@@ -531,12 +458,12 @@ impl Net {
             self.add_host(*ip);
         }
         self.reroute(now, |hosts| {
-            for host in hosts.values_mut() {
+            for host in hosts.iter_mut() {
                 host.group = 0;
             }
             for (number, group) in groups.iter().enumerate() {
                 for ip in group {
-                    if let Some(host) = hosts.get_mut(&canonical_ip(*ip)) {
+                    if let Some(host) = hosts.get_mut(canonical_ip(*ip)) {
                         host.group = number + 1;
                     }
                 }
@@ -545,7 +472,7 @@ impl Net {
     }
 
     pub(super) fn down(&mut self, ip: IpAddr, how: Down) {
-        self.host_mut(ip).down = Some(how);
+        self.hosts.entry(ip).down = Some(how);
         self.note_fault(ip, 0, how.label());
         for id in self.ids_of(ip) {
             match how {
@@ -558,7 +485,7 @@ impl Net {
     pub(super) fn up(&mut self, now: Instant, ip: IpAddr) {
         self.note_fault(ip, 0, "up");
         self.reroute(now, |hosts| {
-            if let Some(host) = hosts.get_mut(&canonical_ip(ip)) {
+            if let Some(host) = hosts.get_mut(canonical_ip(ip)) {
                 host.down = None;
             }
         });
@@ -566,34 +493,34 @@ impl Net {
 
     pub(super) fn calm(&mut self, now: Instant) {
         self.env.trace("net_fault", 0, 0, 0, "calm");
-        let paced = |(ip, host): (&IpAddr, &Host)| host.read_rate.map(|_| *ip);
+        let paced = |(ip, host): (IpAddr, &Host)| host.read_rate.map(|_| ip);
         for ip in self.hosts.iter().filter_map(paced).collect::<Vec<_>>() {
             self.set_read_rate(ip, None);
         }
         self.reroute(now, |hosts| {
-            for host in hosts.values_mut() {
+            for host in hosts.iter_mut() {
                 (host.dials, host.down, host.group) = (Dials::Answer, None, 0);
             }
         });
     }
 
     pub(super) fn hosts(&self) -> Vec<IpAddr> {
-        self.hosts.keys().copied().collect()
+        self.hosts.addresses()
     }
 
     /// Changes who reaches whom, and sends again what stalled between those who reach each other again.
-    fn reroute(&mut self, now: Instant, change: impl FnOnce(&mut BTreeMap<IpAddr, Host>)) {
+    fn reroute(&mut self, now: Instant, change: impl FnOnce(&mut Hosts)) {
         let ends = |conn: &Connection| (conn.addr(Side::Dialler).ip(), conn.addr(Side::Acceptor).ip());
         let stalled: Vec<ConnId> = self
             .conns
             .iter()
-            .filter(|(_, conn)| !conn.cut && !self.reachable(ends(conn).0, ends(conn).1))
+            .filter(|(_, conn)| !conn.cut && !self.hosts.reachable(ends(conn).0, ends(conn).1))
             .map(|(id, _)| *id)
             .collect();
         change(&mut self.hosts);
         for id in stalled {
             let (a, b) = ends(&self.conns[&id]);
-            if self.reachable(a, b) {
+            if self.hosts.reachable(a, b) {
                 self.conns.get_mut(&id).expect("just listed").retransmit(now, &mut self.agenda);
             }
         }

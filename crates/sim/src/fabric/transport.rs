@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rookery_runtime::BoxFuture;
-use rookery_transport::{Conn, Listener, StreamConn, Transport};
+use rookery_transport::{Arrival, Conn, Listener, StreamConn, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Shared;
@@ -63,11 +63,11 @@ impl Listener for HostListener {
         self.at
     }
 
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<Conn>> {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrival>> {
         Box::pin(async move {
             let (conn, local, remote) =
                 std::future::poll_fn(|cx| self.shared.with(|net, _| net.poll_accept(self.at, cx))).await;
-            Ok(stream(&self.shared, conn, Side::Acceptor, local, remote))
+            Ok(Arrival::Ready(stream(&self.shared, conn, Side::Acceptor, local, remote)))
         })
     }
 }

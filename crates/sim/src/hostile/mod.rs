@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_runtime::OnPanic;
+use rookery_transport::Arrival;
 
 use crate::chainworld::{ChainWorld, Line, PORT};
 use crate::world::Node;
@@ -119,11 +120,11 @@ pub fn start(world: &ChainWorld, ip: IpAddr, rogue: Rogue, line: &Arc<Line>, vic
     let (listening, answers) = (node.clone(), script.clone());
     node.env.scope.spawn("rogue", OnPanic::StopNode, async move {
         let Ok(mut listener) = listening.transport.listen(listening.at(PORT)).await else { return };
-        while let Ok(conn) = listener.accept().await {
+        while let Ok(Arrival::Ready(conn)) = listener.accept().await {
             let (script, env) = (answers.clone(), listening.env.clone());
             listening.env.scope.spawn("answer", OnPanic::StopNode, async move {
                 // However it ends, the script is over.
-                let _ = script.play(conn.into_stream(), &env).await;
+                let _ = script.play(conn.into_stream().expect("the fabric brings pipes"), &env).await;
             });
         }
     });
@@ -132,7 +133,9 @@ pub fn start(world: &ChainWorld, ip: IpAddr, rogue: Rogue, line: &Arc<Line>, vic
         node.env.scope.spawn("rogue", OnPanic::StopNode, async move {
             loop {
                 if let Ok(conn) = dialling.transport.dial(to).await {
-                    let _ = script.play(conn.into_stream(), &dialling.env).await;
+                    let _ = script
+                        .play(conn.into_stream().expect("the fabric brings pipes"), &dialling.env)
+                        .await;
                 }
                 dialling.env.clock.sleep(AGAIN).await;
             }

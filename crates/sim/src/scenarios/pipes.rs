@@ -13,7 +13,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rookery_runtime::rng::ChaCha8Rng;
 use rookery_runtime::{Env, OnPanic};
-use rookery_transport::StreamConn;
+use rookery_transport::{Arrival, StreamConn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Scenario;
@@ -121,12 +121,12 @@ fn serve(node: &Node, violations: &Violations) {
     node.env.scope.clone().spawn("serve", OnPanic::StopNode, async move {
         let mut listener = node.transport.listen(node.at(PORT)).await.expect("the port is free");
         let mut number = 0;
-        while let Ok(conn) = listener.accept().await {
+        while let Ok(Arrival::Ready(conn)) = listener.accept().await {
             let (env, violations) = (node.env.clone(), violations.clone());
             let rng = env.rng.fork("answer", number);
             number += 1;
             node.env.scope.spawn("answer", OnPanic::StopNode, async move {
-                talk(&env, conn.into_stream(), rng, &violations).await;
+                talk(&env, conn.into_stream().expect("the fabric brings pipes"), rng, &violations).await;
             });
         }
     });
@@ -152,7 +152,15 @@ fn keep_dialling(node: &Node, hosts: &[IpAddr], violations: &Violations) {
 async fn exchange(node: &Node, to: SocketAddr, number: u64, violations: &Violations) -> Option<Ended> {
     let env = &node.env;
     match env.clock.timeout(DIAL_WITHIN, node.transport.dial(to)).await {
-        Some(Ok(conn)) => Some(talk(env, conn.into_stream(), env.rng.fork("talk", number), violations).await),
+        Some(Ok(conn)) => Some(
+            talk(
+                env,
+                conn.into_stream().expect("the fabric brings pipes"),
+                env.rng.fork("talk", number),
+                violations,
+            )
+            .await,
+        ),
         Some(Err(_)) => {
             env.trace("dial_failed", number, 0, 0, "");
             None
