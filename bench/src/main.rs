@@ -1,4 +1,5 @@
-//! `bench run [NAME ...]` measures what the project promises about its own cost.
+//! `bench run [NAME ...]` measures what the project promises about its own cost; `bench storm` and `bench vs` what it
+//! takes to accept many peers at once, beside bare QUIC and other stacks, see [`storm`].
 //!
 //! Each bench is a module with a `run` that returns [`Figure`]s; the table [`BENCHES`] is the only list of them.
 //! Every figure is printed twice: as one JSON line on standard output, for machines, and in a table on standard error.
@@ -17,6 +18,7 @@ mod mailbox;
 mod measure;
 mod process;
 mod serve;
+mod storm;
 mod sync;
 
 use std::path::PathBuf;
@@ -68,6 +70,7 @@ enum Asked {
     Run(Vec<&'static Bench>, Setup),
     Serve(serve::Options),
     Idle(idle::Kind),
+    Storm(storm::Command),
 }
 
 fn main() -> ExitCode {
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Ok(Asked::Run(benches, setup)) => benches.into_iter().try_for_each(|bench| report(bench, &setup)),
         Ok(Asked::Serve(options)) => serve::serve(&options),
         Ok(Asked::Idle(kind)) => idle::measure(kind),
+        Ok(Asked::Storm(command)) => storm::run(command),
         Err(what) => return usage(&what),
     };
     match done {
@@ -89,6 +93,11 @@ fn main() -> ExitCode {
 /// Reads a command line.
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Asked, String> {
     let command = args.next().ok_or("a command is missing")?;
+    let args: Vec<_> = args.collect();
+    if let Some(command) = storm::parse(&command, &args) {
+        return command.map(Asked::Storm);
+    }
+    let mut args = args.into_iter();
     let (mut named, mut rookery, mut headers) = (Vec::new(), None, None);
     let (mut params, mut listen) = (&SIMNET, "127.0.0.1:0".to_owned());
     while let Some(arg) = args.next() {
@@ -151,6 +160,7 @@ fn usage(what: &str) -> ExitCode {
     eprintln!("error: {what}");
     eprintln!("usage: bench run [NAME ...] [--rookery PROGRAM] [--headers N]   (all of them without a name)");
     eprintln!("       bench serve --headers N [--network NAME] [--listen IP:PORT]");
+    storm::USAGE.iter().for_each(|line| eprintln!("       {line}"));
     for bench in BENCHES {
         eprintln!("  {:<10} {}", bench.name, bench.about);
     }

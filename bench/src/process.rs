@@ -1,5 +1,5 @@
-//! The processes that a measurement starts: the node, as users run it, and the header server. Each ends with its
-//! handle, whatever way the measurement ends.
+//! The processes that a measurement starts: the node, as users run it, the header server, this program again. Each ends
+//! with its handle, whatever way the measurement ends.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -18,7 +18,14 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A child that is killed with its handle.
-struct Owned(Child);
+pub struct Owned(pub Child);
+
+impl Owned {
+    /// Starts one, with its streams as the command says.
+    pub fn start(command: &mut Command) -> Result<Self, String> {
+        command.spawn().map(Self).map_err(|error| format!("cannot run {command:?}: {error}"))
+    }
+}
 
 impl Drop for Owned {
     fn drop(&mut self) {
@@ -41,7 +48,8 @@ impl Server {
         let program = std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
         let mut command = Command::new(program);
         command.args(["serve", "--network", network, "--headers", &headers.to_string()]);
-        let mut child = Owned(spawn(command.stdout(Stdio::piped()).stderr(Stdio::null()))?);
+        let mut child =
+            Owned::start(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()))?;
         let mut line = String::new();
         let stdout = child.0.stdout.take().expect("its output was asked for");
         BufReader::new(stdout).read_line(&mut line).map_err(|error| format!("the server's line: {error}"))?;
@@ -110,7 +118,8 @@ impl Rookery {
     pub fn ready(&self, data: &Path, peer: SocketAddr, height: usize) -> Result<(Running, f64), String> {
         let clock = Clock::system();
         let socket = data.join(self.network).join("control.sock");
-        let running = Running(Owned(spawn(self.command("run", data, peer).stdout(Stdio::null()))?));
+        let mut command = self.command("run", data, peer);
+        let running = Running(Owned::start(command.stdin(Stdio::null()).stdout(Stdio::null()))?);
         while clock.elapsed() < READY_WITHIN {
             if asked_height(&socket) == Some(height as u64) {
                 return Ok((running, clock.elapsed().as_secs_f64()));
@@ -149,10 +158,6 @@ fn asked_height(socket: &Path) -> Option<u64> {
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     serde_json::from_str::<Value>(&text).ok()?["ok"]["height"].as_u64()
-}
-
-fn spawn(command: &mut Command) -> Result<Child, String> {
-    command.stdin(Stdio::null()).spawn().map_err(|error| format!("cannot run {command:?}: {error}"))
 }
 
 #[expect(

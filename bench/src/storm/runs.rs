@@ -1,0 +1,118 @@
+//! The parent: starts both processes of each storm, stack by stack and run by run, and prints what they came to.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+
+use serde_json::Value;
+
+use super::child::{GO, MARK, REPORT};
+use super::options::{CONNECT, Runs, SERVE, arguments};
+use super::report::{Storm, Summary, heading};
+use super::{Outcome, Plan, Stack};
+use crate::process::Owned;
+
+/// Runs and prints them.
+pub fn run(asked: &Runs) -> Outcome<()> {
+    asked.stacks.iter().try_for_each(|stack| stack.available().and_then(|()| stack.fits(&asked.plan)))?;
+    let mut storms: Vec<Vec<Storm>> = vec![Vec::new(); asked.stacks.len()];
+    for run in 0..asked.runs {
+        for turn in 0..asked.stacks.len() {
+            // Another one begins each time, so that none is always the one after the same other.
+            let index = (turn + run) % asked.stacks.len();
+            let stack = asked.stacks[index];
+            let storm = storm(stack, &asked.plan).map_err(|what| format!("{}: {what}", stack.name()))?;
+            tell(stack, run, &asked.plan, &storm);
+            storms[index].push(storm);
+        }
+    }
+    print(asked, &storms)
+}
+
+fn print(asked: &Runs, storms: &[Vec<Storm>]) -> Outcome<()> {
+    let floor =
+        asked.stacks.iter().position(|stack| *stack == Stack::FLOOR).map(|index| storms[index].as_slice());
+    let each = asked.stacks.iter().zip(storms);
+    let summaries: Vec<_> = each.map(|(stack, storms)| Summary::of(*stack, asked, storms, floor)).collect();
+    match summaries.as_slice() {
+        [first, others @ ..] if asked.json && asked.judged => {
+            let mut line = first.json();
+            line["beside"] = others.iter().map(Summary::json).collect();
+            println!("{line}");
+        }
+        all if asked.json => all.iter().for_each(|summary| println!("{}", summary.json())),
+        all => {
+            println!("{}", heading());
+            all.iter().for_each(|summary| println!("{}", summary.row()));
+        }
+    }
+    let lost = summaries.first().map_or(0, Summary::lost);
+    if asked.judged && lost > 0 { Err(format!("{lost} peers were lost")) } else { Ok(()) }
+}
+
+/// A word on one storm for who waits.
+fn tell(stack: Stack, run: usize, plan: &Plan, storm: &Storm) {
+    eprintln!(
+        "run {}: {}: {} of {} verified (server {}, peers {}), {:.2} s, p99 {} ms, {:.3} CPU ms and {:.1} kB a peer",
+        run + 1,
+        stack.name(),
+        storm.verified,
+        plan.peers,
+        storm.server_verified,
+        storm.client_verified,
+        storm.wall_s,
+        storm.p99_ms.map_or_else(|| "-".to_owned(), |p99| format!("{p99:.0}")),
+        storm.cpu_each(),
+        storm.rss_each(),
+    );
+    storm.reasons.iter().for_each(|reason| eprintln!("  lost: {reason}"));
+}
+
+/// One storm of one stack.
+fn storm(stack: Stack, plan: &Plan) -> Outcome<Storm> {
+    let mut server = Process::start(SERVE, stack, plan, None)?;
+    let invitation = server.heard()?;
+    let invitation = invitation["invitation"].as_str().ok_or("the server said no invitation")?;
+    let mut peers = Process::start(CONNECT, stack, plan, Some(invitation))?;
+    let ready = peers.heard()?;
+    if ready["ready"] != plan.peers {
+        return Err(format!("{} peers were to be made: {ready}", plan.peers));
+    }
+    server.order(MARK)?;
+    server.heard()?;
+    peers.order(GO)?;
+    let client = peers.heard()?;
+    server.order(REPORT)?;
+    Storm::read(&server.heard()?, &client)
+}
+
+/// This program again, in a process of its own. Dropped, it is killed.
+struct Process {
+    name: &'static str,
+    _child: Owned,
+    orders: ChildStdin,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(name: &'static str, stack: Stack, plan: &Plan, invitation: Option<&str>) -> Outcome<Self> {
+        let program = std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
+        let mut command = Command::new(program);
+        command.args([name, stack.name()]).args(invitation).args(arguments(plan));
+        let mut child = Owned::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        let orders = child.0.stdin.take().expect("its input was asked for");
+        let lines = BufReader::new(child.0.stdout.take().expect("its output was asked for"));
+        Ok(Self { name, _child: child, orders, lines })
+    }
+
+    /// Tells it one word.
+    fn order(&mut self, word: &str) -> Outcome<()> {
+        writeln!(self.orders, "{word}").map_err(|error| format!("{} takes no orders: {error}", self.name))
+    }
+
+    /// Its next line. It is told on standard error why there is none.
+    fn heard(&mut self) -> Outcome<Value> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).map_err(|error| format!("{}: {error}", self.name))?;
+        serde_json::from_str(&line).map_err(|_| format!("{} said {line:?} in place of a report", self.name))
+    }
+}
