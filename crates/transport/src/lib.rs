@@ -21,8 +21,11 @@ use rookery_base::{CloseCause, LocalFault};
 use rookery_runtime::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub mod quic;
 pub mod tcp;
+pub mod tls;
 
+pub use quic::{Quic, QuicLimits, QuicTls};
 pub use tcp::Tcp;
 
 /// Listens and dials.

@@ -1,0 +1,164 @@
+//! A quinn connection as a [`Mux`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use rookery_base::id::canonical_addr;
+use rookery_runtime::BoxFuture;
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{Closed, Conn, Mux, MuxConn, MuxStats, MuxStream};
+
+/// What of the other side's parting words is kept.
+const REASON: usize = 256;
+/// The code of a stream that was given up.
+const GIVEN_UP: VarInt = VarInt::from_u32(0);
+
+/// A connection whose handshake has ended well, with what it has proven.
+pub(super) fn established(connection: Connection, local: SocketAddr) -> io::Result<Conn> {
+    let identity =
+        connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let proof = identity.and_then(|keys| keys.first().map(|key| Bytes::copy_from_slice(key)));
+    let Some(proof) = proof else {
+        connection.close(GIVEN_UP, b"no key was shown");
+        return Err(io::Error::other("the other side has shown no key"));
+    };
+    let local = canonical_addr(SocketAddr::new(connection.local_ip().unwrap_or(local.ip()), local.port()));
+    let remote = canonical_addr(connection.remote_address());
+    Ok(Conn::Mux(MuxConn { remote, local, proof, mux: Arc::new(QuicMux(connection)) }))
+}
+
+/// A connection's end as an I/O error that carries how it was.
+pub(super) fn error(error: ConnectionError) -> io::Error {
+    let kind = match &error {
+        ConnectionError::TimedOut => io::ErrorKind::TimedOut,
+        ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_) => {
+            io::ErrorKind::ConnectionAborted
+        }
+        _ => io::ErrorKind::ConnectionReset,
+    };
+    io::Error::new(kind, closed(error))
+}
+
+fn closed(error: ConnectionError) -> Closed {
+    match error {
+        ConnectionError::ApplicationClosed(close) => {
+            let code = u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX);
+            let words = String::from_utf8_lossy(&close.reason[..close.reason.len().min(REASON)]);
+            Closed::ByPeer { code, reason: words.chars().filter(|c| !c.is_control()).collect() }
+        }
+        ConnectionError::LocallyClosed => Closed::ByUs,
+        ConnectionError::TimedOut => Closed::TimedOut,
+        other => Closed::Broken(other.to_string()),
+    }
+}
+
+struct QuicMux(Connection);
+
+impl Mux for QuicMux {
+    fn open(&self) -> BoxFuture<'_, io::Result<MuxStream>> {
+        Box::pin(async move { self.0.open_bi().await.map(stream).map_err(error) })
+    }
+
+    fn accept(&self) -> BoxFuture<'_, io::Result<MuxStream>> {
+        Box::pin(async move { self.0.accept_bi().await.map(stream).map_err(error) })
+    }
+
+    fn close(&self, code: u32, reason: &str) {
+        self.0.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
+    fn closed(&self) -> BoxFuture<'_, Closed> {
+        Box::pin(async move { closed(self.0.closed().await) })
+    }
+
+    fn export_keying_material(&self, out: &mut [u8], label: &[u8], context: &[u8]) -> io::Result<()> {
+        self.0
+            .export_keying_material(out, label, context)
+            .map_err(|_| io::Error::other("no such keying material"))
+    }
+
+    fn stats(&self) -> MuxStats {
+        let stats = self.0.stats();
+        MuxStats {
+            remote: canonical_addr(self.0.remote_address()),
+            rtt: stats.path.rtt,
+            sent: stats.udp_tx.datagrams,
+            received: stats.udp_rx.datagrams,
+            lost: stats.path.lost_packets,
+            mtu: stats.path.current_mtu,
+        }
+    }
+}
+
+fn stream((send, recv): (SendStream, RecvStream)) -> MuxStream {
+    MuxStream { read: Box::new(Incoming(recv)), write: Box::new(Outgoing { send, finished: false }) }
+}
+
+/// Bytes that come in. Dropped before their end, the other side is told to stop.
+struct Incoming(RecvStream);
+
+impl AsyncRead for Incoming {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = out.filled().len();
+        let read = self.0.poll_read_buf(cx, out).map_err(|failed| match failed {
+            ReadError::ConnectionLost(lost) => error(lost),
+            ReadError::Reset(code) => io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                format!("the peer gave the stream up (code {code})"),
+            ),
+            other => io::Error::other(other),
+        });
+        debug_assert!(out.filled().len() >= before, "reading adds");
+        read
+    }
+}
+
+/// Bytes that go out. Dropped before it was shut down, the stream is reset: half a message never looks whole.
+struct Outgoing {
+    send: SendStream,
+    finished: bool,
+}
+
+impl AsyncWrite for Outgoing {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.send).poll_write(cx, bytes).map_err(|failed| match failed {
+            WriteError::ConnectionLost(lost) => error(lost),
+            WriteError::Stopped(code) => io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                format!("the peer no longer wants the stream (code {code})"),
+            ),
+            other => io::Error::other(other),
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if std::mem::replace(&mut self.finished, true) {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(self.send.finish().map_err(io::Error::other))
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if !self.finished {
+            // An error says that the stream or its connection has ended already.
+            let _ = self.send.reset(GIVEN_UP);
+        }
+    }
+}

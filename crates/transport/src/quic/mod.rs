@@ -1,0 +1,248 @@
+//! QUIC, by quinn: one endpoint for dialling and accepting.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `mod.rs` | [`Quic`]: listens and dials; its limits |
+//! | `setup.rs` | quinn's configuration: bounds, tokens, everything random from the node's own source |
+//! | `conn.rs` | a connection as a [`Mux`](crate::Mux) |
+//! | `driver.rs` | quinn's tasks and timers in the node's scope and on its clock; how an endpoint ends |
+//! | [`udp`] | sockets: the receive buffer is asked for and read back; the simulation brings its own |
+//!
+//! Nothing has been paid for an arrival until it is accepted: it is one datagram in quinn's queue, and the accept path asks for
+//! a proof of its address (Retry), refuses it or lets it in. A peer that we have spoken to holds tokens (NEW_TOKEN) that prove
+//! its address in its first datagram, so that a flood that makes strangers prove theirs costs it no round trip.
+
+mod conn;
+mod driver;
+mod setup;
+pub mod udp;
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quinn::{Endpoint, Incoming};
+use rookery_base::id::canonical_addr;
+use rookery_runtime::{BoxFuture, Env};
+
+use crate::{Arrival, Conn, Listener, Pending, Transport};
+use driver::Driver;
+use setup::Setup;
+pub use udp::{Bound, Datagrams, Udp};
+
+/// Bounds of an endpoint and of each of its connections.
+#[derive(Debug, Clone, Copy)]
+pub struct QuicLimits {
+    /// Streams that the other side may have open at a time.
+    pub streams: u32,
+    /// Bytes that the other side may have sent of one stream before we have read them.
+    pub stream_window: u32,
+    /// The same for all streams of a connection: with the number of connections this bounds what peers can have us hold.
+    pub window: u32,
+    /// Nothing heard for this long ends a connection.
+    pub idle: Duration,
+    /// Something is said at least this often.
+    pub keep_alive: Duration,
+    /// What a round trip is taken to last before one was measured: three of it pass before a lost first packet is sent again.
+    pub initial_rtt: Duration,
+    /// Arrivals that wait for the accept path.
+    pub arrivals: usize,
+}
+
+impl QuicLimits {
+    /// streams: 64 requests at a time are more than one application asks one peer. windows: 256 KiB fill 20 Mbit/s at 100 ms;
+    /// a connection holds four such streams. idle, keep_alive: NATs forget UDP after 30 s; three keep-alives fit, so that two may
+    /// be lost. initial_rtt: RFC 9002's 333 ms make one lost first packet cost a second; 100 ms is a long way round the world's
+    /// half. arrivals: four times a storm of a thousand.
+    pub const DEFAULT: Self = Self {
+        streams: 64,
+        stream_window: 256 << 10,
+        window: 1 << 20,
+        idle: Duration::from_secs(30),
+        keep_alive: Duration::from_secs(9),
+        initial_rtt: Duration::from_millis(100),
+        arrivals: 4096,
+    };
+}
+
+/// What a server and a client need for TLS. The overlay's come from [`tls::Identity`](crate::tls::Identity); a network
+/// with certificates or keys of its own brings its own.
+#[derive(Clone)]
+pub struct QuicTls {
+    /// For connections that we dial.
+    pub client: rustls::ClientConfig,
+    /// For connections that we accept.
+    pub server: rustls::ServerConfig,
+}
+
+/// The QUIC transport of one node.
+#[derive(Clone)]
+pub struct Quic(Arc<Shared>);
+
+struct Shared {
+    env: Env,
+    setup: Setup,
+    datagrams: Arc<dyn Datagrams>,
+    driver: Driver,
+    /// The endpoints that are bound. The lock is held for a look or a push.
+    endpoints: Mutex<Vec<Endpoint>>,
+}
+
+impl Quic {
+    /// A transport in `env`'s scope. `secret` is what the tokens are sealed with that prove a peer's address later: one that
+    /// outlives the process lets known peers skip that proof after a restart.
+    ///
+    /// # Errors
+    /// When the TLS configuration cannot be used for QUIC.
+    pub fn start(
+        env: &Env,
+        tls: QuicTls,
+        secret: &[u8; 32],
+        limits: QuicLimits,
+        datagrams: Arc<dyn Datagrams>,
+    ) -> io::Result<Self> {
+        let setup = Setup::new(env, tls, secret, limits)?;
+        let driver = Driver::new(env);
+        Ok(Self(Arc::new(Shared { env: env.clone(), setup, datagrams, driver, endpoints: Mutex::default() })))
+    }
+
+    fn bind(&self, at: SocketAddr) -> io::Result<Endpoint> {
+        let Shared { env, setup, datagrams, driver, endpoints } = &*self.0;
+        let bound = datagrams.bind(at)?;
+        let mut endpoint = Endpoint::new_with_abstract_socket(
+            setup.endpoint(env, lock(endpoints).len() as u64),
+            Some(setup.server.clone()),
+            bound.socket,
+            driver.runtime(),
+        )?;
+        endpoint.set_default_client_config(setup.client.clone());
+        driver.keep(env, endpoint.clone());
+        lock(endpoints).push(endpoint.clone());
+        Ok(endpoint)
+    }
+
+    /// An endpoint that can reach an address, bound to any port if none is bound yet.
+    fn endpoint_to(&self, to: SocketAddr) -> io::Result<(Endpoint, SocketAddr)> {
+        let bound: Vec<Endpoint> = lock(&self.0.endpoints).clone();
+        for endpoint in bound {
+            if let Some(to) = reach(endpoint.local_addr()?, to) {
+                return Ok((endpoint, to));
+            }
+        }
+        let any = match to {
+            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+        };
+        Ok((self.bind(any)?, to))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that runs under this lock can leave it half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The address as a socket bound at `from` writes it; `None` when it cannot reach it. A socket on all of IPv6 reaches IPv4 by
+/// mapped addresses.
+fn reach(from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+    match (from, canonical_addr(to)) {
+        (SocketAddr::V4(from), SocketAddr::V4(to)) => (from.ip().is_loopback() == to.ip().is_loopback()
+            || from.ip().is_unspecified())
+        .then_some(to.into()),
+        (SocketAddr::V6(from), SocketAddr::V4(to)) if from.ip().is_unspecified() => {
+            Some(SocketAddr::from((to.ip().to_ipv6_mapped(), to.port())))
+        }
+        (SocketAddr::V6(from), SocketAddr::V6(to)) => (from.ip().is_loopback() == to.ip().is_loopback()
+            || from.ip().is_unspecified())
+        .then_some(to.into()),
+        _ => None,
+    }
+}
+
+/// A name for a peer, by which tokens are remembered. It is never sent.
+fn name_of(to: SocketAddr) -> String {
+    let ip: String =
+        to.ip().to_string().chars().map(|c| if c.is_ascii_hexdigit() { c } else { '-' }).collect();
+    format!("p{}.ip-{}-x.peer", to.port(), ip.trim_matches('-'))
+}
+
+impl Transport for Quic {
+    fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let endpoint = self.bind(at)?;
+            let local = endpoint.local_addr()?;
+            Ok(Box::new(Door { endpoint, local }) as Box<dyn Listener>)
+        })
+    }
+
+    fn dial(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Conn>> {
+        Box::pin(async move {
+            let (endpoint, to) = self.endpoint_to(to)?;
+            let connecting = endpoint.connect(to, &name_of(canonical_addr(to))).map_err(io::Error::other)?;
+            conn::established(connecting.await.map_err(conn::error)?, endpoint.local_addr()?)
+        })
+    }
+}
+
+/// A bound endpoint's arrivals.
+struct Door {
+    endpoint: Endpoint,
+    local: SocketAddr,
+}
+
+impl Listener for Door {
+    fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrival>> {
+        Box::pin(async move {
+            match self.endpoint.accept().await {
+                Some(incoming) => Ok(Arrival::Pending(Box::new(AtTheDoor { incoming, local: self.local }))),
+                // The endpoint is closed: the node stops, and its scope ends the accept loop.
+                None => std::future::pending().await,
+            }
+        })
+    }
+}
+
+/// One datagram of a connection.
+struct AtTheDoor {
+    incoming: Incoming,
+    local: SocketAddr,
+}
+
+impl Pending for AtTheDoor {
+    fn remote(&self) -> SocketAddr {
+        canonical_addr(self.incoming.remote_address())
+    }
+
+    fn validated(&self) -> bool {
+        self.incoming.remote_address_validated()
+    }
+
+    fn retry(self: Box<Self>) {
+        if let Err(error) = self.incoming.retry() {
+            error.into_incoming().refuse();
+        }
+    }
+
+    fn refuse(self: Box<Self>) {
+        self.incoming.refuse();
+    }
+
+    fn ignore(self: Box<Self>) {
+        self.incoming.ignore();
+    }
+
+    fn accept(self: Box<Self>) -> BoxFuture<'static, io::Result<Conn>> {
+        Box::pin(async move {
+            let connecting = self.incoming.accept().map_err(conn::error)?;
+            conn::established(connecting.await.map_err(conn::error)?, self.local)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rookery_runtime::Env;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::tls::{Identity, KeyHashes, Keys, Trust};
+use crate::{Closed, MuxConn, cause_of};
+
+const ALPN: &[u8] = b"rookery-test";
+
+fn node(seed: u8, keys: Keys, trust: Trust) -> (Env, Identity, Quic) {
+    let (env, identity) = (Env::system(), Identity::from_seed(&[seed; 32], keys).unwrap());
+    let tls = identity.tls(ALPN, trust).unwrap();
+    let quic = Quic::start(&env, tls, &[seed; 32], QuicLimits::DEFAULT, Arc::new(Udp::LARGE)).unwrap();
+    (env, identity, quic)
+}
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+async fn pair(a: &Quic, b: &Quic) -> (io::Result<MuxConn>, io::Result<MuxConn>) {
+    let mut door = b.listen(loopback()).await.unwrap();
+    let at = door.local_addr();
+    let accept = async { door.accept().await.unwrap().connect().await };
+    let (dialled, accepted) = tokio::join!(a.dial(at), accept);
+    (dialled.map(|conn| conn.into_mux().unwrap()), accepted.map(|conn| conn.into_mux().unwrap()))
+}
+
+fn shown(identity: &Identity, proof: &Bytes) -> bool {
+    let hashes = KeyHashes::of(proof, identity.hashes().other_than(proof));
+    hashes.is_some_and(|hashes| hashes.peer_id() == identity.peer_id())
+}
+
+#[tokio::test]
+async fn both_sides_prove_their_keys_and_streams_pass_whatever_keys_they_have() {
+    for (ours, theirs) in
+        [(Keys::Both, Keys::Both), (Keys::Classic, Keys::Both), (Keys::Both, Keys::PostQuantum)]
+    {
+        let (_a_env, a_id, a) = node(1, ours, Trust::Both);
+        let (_b_env, b_id, b) = node(2, theirs, Trust::Both);
+        let (dialled, accepted) = pair(&a, &b).await;
+        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+        assert!(shown(&b_id, &dialled.proof) && shown(&a_id, &accepted.proof));
+        assert!(!shown(&a_id, &dialled.proof));
+        let mut ask = dialled.mux.open().await.unwrap();
+        ask.write.write_all(b"question").await.unwrap();
+        ask.write.shutdown().await.unwrap();
+        let mut asked = accepted.mux.accept().await.unwrap();
+        let mut got = Vec::new();
+        asked.read.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"question");
+        // Half an answer, then nothing: it must not look whole.
+        asked.write.write_all(b"half an ans").await.unwrap();
+        drop(asked);
+        assert!(ask.read.read_to_end(&mut got).await.is_err());
+        let (mut x, mut y) = ([0; 32], [0; 32]);
+        dialled.mux.export_keying_material(&mut x, b"EXPERIMENTAL-test", b"").unwrap();
+        accepted.mux.export_keying_material(&mut y, b"EXPERIMENTAL-test", b"").unwrap();
+        assert_eq!(x, y);
+        accepted.mux.close(7, "enough");
+        let told = dialled.mux.closed().await;
+        assert_eq!(told, Closed::ByPeer { code: 7, reason: "enough".into() });
+        let Err(failed) = dialled.mux.open().await else { panic!("a stream on a closed connection") };
+        assert_eq!(cause_of(&failed).label(), "closed_by_peer");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_post_quantum_keys_takes_no_other() {
+    let (_a_env, _, a) = node(1, Keys::Classic, Trust::Both);
+    let (_b_env, _, b) = node(2, Keys::Both, Trust::PostQuantum);
+    let (dialled, accepted) = pair(&a, &b).await;
+    assert!(accepted.is_err());
+    // The dialler is done before its key is looked at, and is told then.
+    if let Ok(conn) = dialled {
+        assert!(matches!(conn.mux.closed().await, Closed::Broken(_)));
+    }
+}
+
+#[tokio::test]
+async fn an_address_is_proven_by_retry_and_by_the_token_of_an_earlier_connection() {
+    let (_a_env, _, a) = node(1, Keys::Classic, Trust::Both);
+    let (_b_env, _, b) = node(2, Keys::Classic, Trust::Both);
+    let mut door = b.listen(loopback()).await.unwrap();
+    let at = door.local_addr();
+    let first = async {
+        let Arrival::Pending(stranger) = door.accept().await.unwrap() else { panic!("QUIC has a door") };
+        assert!(!stranger.validated());
+        stranger.retry();
+        let back = door.accept().await.unwrap();
+        assert!(back.validated());
+        let conn = back.connect().await.unwrap().into_mux().unwrap();
+        let mut stream = conn.mux.open().await.unwrap();
+        stream.write.write_all(b"token came before this").await.unwrap();
+        (conn, stream)
+    };
+    let (dialled, (held, stream)) = tokio::join!(a.dial(at), first);
+    let dialled = dialled.unwrap().into_mux().unwrap();
+    let mut word = [0; 5];
+    dialled.mux.accept().await.unwrap().read.read_exact(&mut word).await.unwrap();
+    drop(stream);
+    held.mux.close(0, "");
+    dialled.mux.closed().await;
+    let again = async {
+        let known = door.accept().await.unwrap();
+        assert!(known.validated(), "a token proves the address in the first datagram");
+        known.connect().await
+    };
+    let (dialled, accepted) = tokio::join!(a.dial(at), again);
+    assert!(dialled.is_ok() && accepted.is_ok());
+}
+
+#[tokio::test]
+async fn a_refused_arrival_is_told_and_an_ipv4_dialler_of_a_dual_socket_is_one_peer() {
+    let (_a_env, _, a) = node(1, Keys::Classic, Trust::Both);
+    let (_b_env, _, b) = node(2, Keys::Classic, Trust::Both);
+    let mut door = b.listen("[::]:0".parse().unwrap()).await.unwrap();
+    let at = SocketAddr::new("127.0.0.1".parse().unwrap(), door.local_addr().port());
+    let refuse = async {
+        let Arrival::Pending(arrival) = door.accept().await.unwrap() else { panic!("QUIC has a door") };
+        assert_eq!(arrival.remote().ip(), at.ip());
+        arrival.refuse();
+    };
+    let (dialled, ()) = tokio::join!(a.dial(at), refuse);
+    assert!(dialled.is_err());
+}
+
+#[tokio::test]
+async fn a_node_that_stops_says_so_and_leaves_no_task() {
+    let (a_env, _, a) = node(1, Keys::Classic, Trust::Both);
+    let (b_env, _, b) = node(2, Keys::Classic, Trust::Both);
+    let (dialled, accepted) = pair(&a, &b).await;
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    let (closed, told) =
+        tokio::join!(b_env.scope.close(std::time::Duration::from_secs(5)), dialled.mux.closed());
+    assert_eq!(closed, Ok(()));
+    assert_eq!(told, Closed::ByPeer { code: 0, reason: "this node is stopping".into() });
+    drop(accepted);
+    assert_eq!(a_env.scope.close(std::time::Duration::from_secs(5)).await, Ok(()));
+}
