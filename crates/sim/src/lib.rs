@@ -3,6 +3,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`fabric`] | the internet: ordered pipes between hosts, a link model, faults that can be commanded or scheduled |
+//! | [`datagram`] | the same internet's lossy datagrams, on which the real quinn runs |
 //! | [`auditor`] | one running hash over everything that happened, and the last events for a failure's report |
 //! | [`world`] | runtime, nodes' surroundings, invariants, `until`, the failure report with its replay line |
 //! | [`chainworld`] | worlds of real Handshake nodes, their disks and the invariants that they are held to |
@@ -23,6 +24,7 @@
 pub mod auditor;
 pub mod chainworld;
 mod clock;
+pub mod datagram;
 pub mod fabric;
 pub mod hostile;
 pub mod scenarios;

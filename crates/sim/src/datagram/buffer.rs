@@ -88,7 +88,10 @@ mod tests {
     fn what_does_not_fit_is_dropped_and_counted_and_reading_makes_room() {
         let mut buffer = Buffer::new(2 * charge(1200));
         let datagram = || Received { from: ([10, 0, 0, 1], 1).into(), bytes: Bytes::from_static(&[0; 1200]) };
-        assert_eq!([buffer.push(datagram()), buffer.push(datagram()), buffer.push(datagram())], [true, true, false]);
+        assert_eq!(
+            [buffer.push(datagram()), buffer.push(datagram()), buffer.push(datagram())],
+            [true, true, false]
+        );
         assert_eq!((buffer.charged(), buffer.dropped()), (2 * charge(1200), 1));
         assert!(buffer.pop().is_some() && buffer.push(datagram()));
         while buffer.pop().is_some() {}

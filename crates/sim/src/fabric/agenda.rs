@@ -14,7 +14,7 @@ pub struct ConnId(pub u64);
 
 /// A dial's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct DialId(pub u64);
+pub(super) struct DialId(pub u64);
 
 /// A datagram under way; used again once it has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub(crate) struct FlightId(pub u32);
 
 /// Something that happens by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Event {
+pub(super) enum Event {
     /// The next segment or ending of what `Side` sent arrives.
     Lane(ConnId, Side),
     /// The paced reader on `Side` may read again.
@@ -35,7 +35,7 @@ pub(crate) enum Event {
     DialRefused(DialId),
     /// The dialler's confirmation reaches the host, for the listener of this number.
     Accept(ConnId, u64),
-    /// A datagram reaches the host it is for, or the place where it is lost.
+    /// A datagram reaches the host it is for.
     Datagram(FlightId),
 }
 
@@ -50,9 +50,13 @@ pub(crate) struct Agenda {
 }
 
 impl Agenda {
-    pub(crate) fn put(&mut self, at: Instant, event: Event) {
+    pub(super) fn put(&mut self, at: Instant, event: Event) {
         self.heap.push(Reverse((at, self.put_down, event)));
         self.put_down += 1;
+    }
+
+    pub(crate) fn put_datagram(&mut self, arrives: Instant, flight: FlightId) {
+        self.put(arrives, Event::Datagram(flight));
     }
 
     pub(super) fn next(&self) -> Option<Instant> {

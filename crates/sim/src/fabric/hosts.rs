@@ -165,7 +165,8 @@ impl Hosts {
     /// a forged one, comes from among the hosts that no partition names.
     pub(crate) fn barrier(&self, from: IpAddr, to: IpAddr) -> Option<Barrier> {
         let Some(there) = self.map.get(&to) else { return Some(Barrier::Nowhere) };
-        let (is_down, group) = self.map.get(&from).map_or((false, 0), |host| (host.down.is_some(), host.group));
+        let (is_down, group) =
+            self.map.get(&from).map_or((false, 0), |host| (host.down.is_some(), host.group));
         if is_down || there.down.is_some() {
             Some(Barrier::Down)
         } else if group != there.group {

@@ -1,4 +1,5 @@
-//! One simulated internet, shared by all nodes of a world.
+//! One simulated internet, shared by all nodes of a world. Streams are described here, datagrams on the page of
+//! [`datagram`](crate::datagram); both share hosts, links and faults.
 //!
 //! [`Fabric::host`] gives a host's [`Transport`]: listen and dial, and ordered pipes of bytes between hosts. Below
 //! it is one piece of plain state behind one lock and one driver task that sleeps until the next arrival: there is
@@ -51,25 +52,28 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use rookery_base::id::canonical_ip;
 use rookery_runtime::{Env, Instant, OnPanic};
 use rookery_transport::Transport;
 use tokio::sync::Notify;
 
-mod agenda;
+pub(crate) mod agenda;
 mod conn;
+pub(crate) mod hosts;
 mod lane;
-mod link;
+pub(crate) mod link;
 mod net;
 mod schedule;
 mod transport;
 
 pub use agenda::ConnId;
-pub use link::{Link, SEGMENT, WINDOW};
+pub use link::{Chance, Link, MTU, SEGMENT, WINDOW};
 pub use net::{BACKLOG, DIAL_RETRY};
 pub use schedule::{Fault, Mix, Schedule};
 
 use crate::clock::WorldClock;
+use crate::datagram::{DatagramCounts, Ground, HostDatagrams, SocketInfo, Udp};
 use net::Net;
 use transport::HostTransport;
 
@@ -129,7 +133,7 @@ pub struct ConnInfo {
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     net: Mutex<Net>,
     clock: WorldClock,
     /// Wakes the driver for an event earlier than the one it sleeps for.
@@ -154,6 +158,14 @@ impl Shared {
             self.sooner.notify_one();
         }
         result
+    }
+
+    /// The same way, to the datagrams.
+    pub(crate) fn with_datagrams<R>(&self, act: impl FnOnce(&mut Udp, &mut Ground<'_>, Instant) -> R) -> R {
+        self.with(|net, now| {
+            let (udp, mut ground) = net.datagrams();
+            act(udp, &mut ground, now)
+        })
     }
 
     async fn drive(&self) {
@@ -201,6 +213,13 @@ impl Fabric {
         Arc::new(HostTransport { shared: Arc::clone(&self.shared), ip })
     }
 
+    /// The datagram sockets of the host with this address; the host exists from now on.
+    pub fn datagrams(&self, ip: IpAddr) -> HostDatagrams {
+        let ip = canonical_ip(ip);
+        self.shared.with(|net, _| net.add_host(ip));
+        HostDatagrams { shared: Arc::clone(&self.shared), ip }
+    }
+
     /// The hosts, in order of address.
     pub fn hosts(&self) -> Vec<IpAddr> {
         self.shared.with(|net, _| net.hosts())
@@ -220,6 +239,28 @@ impl Fabric {
     /// Sets the link from one host to another, in that direction.
     pub fn set_link(&self, from: IpAddr, to: IpAddr, link: Link) {
         self.shared.with(|net, _| net.set_link(from, to, link));
+    }
+
+    /// Sets the receive buffer of the datagram sockets that the host binds from now on: what its kernel grants,
+    /// whatever they ask for.
+    pub fn set_receive_buffer(&self, ip: IpAddr, bytes: usize) {
+        self.shared.with(|net, _| net.set_receive_buffer(ip, bytes));
+    }
+
+    /// Sends a datagram whose source is claimed: a host may have that address or not, and nobody needs to be bound.
+    pub fn forge(&self, from: SocketAddr, to: SocketAddr, payload: impl Into<Bytes>) {
+        let payload = payload.into();
+        self.shared.with_datagrams(|udp, ground, now| udp.send(ground, now, from, to, payload));
+    }
+
+    /// What became of all datagrams so far.
+    pub fn datagram_counts(&self) -> DatagramCounts {
+        self.shared.with_datagrams(|udp, _, _| udp.counts())
+    }
+
+    /// The datagram sockets that are bound, in order of address.
+    pub fn sockets(&self) -> Vec<SocketInfo> {
+        self.shared.with_datagrams(|udp, _, _| udp.sockets())
     }
 
     /// The open connections, oldest first. One is open until both ends have dropped it.

@@ -11,8 +11,8 @@ use rookery_runtime::{Env, Instant};
 
 use super::agenda::{Agenda, ConnId, DialId, Event};
 use super::conn::{Connection, Side};
-use super::lane::Ending;
 use super::hosts::{Bound, Host, Hosts};
+use super::lane::Ending;
 use super::link::{self, Link};
 use super::{ConnInfo, Dials, Down};
 use crate::datagram::{Ground, Udp};
@@ -304,9 +304,14 @@ impl Net {
     // Datagrams.
 
     /// The sockets, and what they stand on.
-    pub(crate) fn datagrams(&mut self) -> (&mut Udp, Ground<'_>) {
+    pub(super) fn datagrams(&mut self) -> (&mut Udp, Ground<'_>) {
         let Self { udp, hosts, agenda, env, .. } = self;
         (udp, Ground { hosts, agenda, env })
+    }
+
+    pub(super) fn set_receive_buffer(&mut self, ip: IpAddr, bytes: usize) {
+        self.hosts.entry(ip).receive_buffer = Some(bytes);
+        self.note_fault(ip, bytes as u64, "receive_buffer");
     }
 
     // Reading and writing.
