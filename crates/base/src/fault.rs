@@ -19,7 +19,9 @@ pub enum PeerFaultKind {
     WrongNetwork,
     /// The handshake was not followed.
     BadHandshake,
-    /// A stage of the handshake did not come in time.
+    /// The connection's own handshake, below the network's, did not end in time.
+    ConnectTimeout,
+    /// A stage of the network's handshake did not come in time.
     HandshakeTimeout,
     /// The peer is this node.
     SelfConnection,
@@ -47,6 +49,7 @@ impl PeerFaultKind {
             Self::Oversize => "oversize",
             Self::WrongNetwork => "wrong_network",
             Self::BadHandshake => "bad_handshake",
+            Self::ConnectTimeout => "connect_timeout",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::SelfConnection => "self_connection",
             Self::Unsolicited => "unsolicited",
@@ -171,6 +174,20 @@ impl fmt::Display for Fault {
 pub enum Refusal {
     /// Its address is banned.
     Banned,
+    /// As many handshakes are under way as may be, and none of them has to go first.
+    Handshakes,
+    /// The handshakes under way hold as much memory as they may.
+    HandshakeBytes,
+    /// Handshakes have cost as much computing as they may for now.
+    HandshakeCpu,
+    /// Too many handshakes are under way from its address.
+    HandshakesPerIp,
+    /// Too many handshakes are under way from its address's prefix, or they have cost too much computing.
+    HandshakesPerPrefix,
+    /// Its handshake had to make room for another one: it was the oldest whose address was not proven, or took long.
+    HandshakeEvicted,
+    /// It could not be taken over from the system.
+    AcceptError,
     /// All slots for its direction are taken, and it is not worth more than any that has one.
     Full,
     /// Too many sessions from its address.
@@ -179,6 +196,8 @@ pub enum Refusal {
     PerGroup,
     /// So many sessions are closing that none can begin.
     Closing,
+    /// Sessions are numbered, and no number is left.
+    Generations,
     /// A service does not want it, for this reason.
     Unwanted(&'static str),
 }
@@ -188,10 +207,18 @@ impl Refusal {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Banned => "banned",
+            Self::Handshakes => "handshakes",
+            Self::HandshakeBytes => "handshake_bytes",
+            Self::HandshakeCpu => "handshake_cpu",
+            Self::HandshakesPerIp => "handshakes_per_ip",
+            Self::HandshakesPerPrefix => "handshakes_per_prefix",
+            Self::HandshakeEvicted => "handshake_evicted",
+            Self::AcceptError => "accept_error",
             Self::Full => "full",
             Self::PerAddress => "per_address",
             Self::PerGroup => "per_group",
             Self::Closing => "closing",
+            Self::Generations => "generations",
             Self::Unwanted(_) => "unwanted",
         }
     }
@@ -201,10 +228,18 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Banned => "this address is banned",
+            Self::Handshakes => "too many handshakes are under way",
+            Self::HandshakeBytes => "the handshakes under way hold too much memory",
+            Self::HandshakeCpu => "handshakes have cost too much computing",
+            Self::HandshakesPerIp => "too many handshakes from this address",
+            Self::HandshakesPerPrefix => "too many handshakes from this address's prefix",
+            Self::HandshakeEvicted => "the handshake made room for another one",
+            Self::AcceptError => "the system could not hand the connection over",
             Self::Full => "all slots are taken",
             Self::PerAddress => "too many sessions from this address",
             Self::PerGroup => "too many sessions from this address group",
             Self::Closing => "too many sessions are closing",
+            Self::Generations => "all generations are used up",
             Self::Unwanted(why) => why,
         })
     }

@@ -21,7 +21,7 @@ use rookery_runtime::{
 use rookery_transport::Arrival;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::accept::attempt;
+use crate::attempt::{self, Attempt};
 use crate::book::{Book, Entry, Record};
 use crate::engine::Shared;
 use crate::session::PeerHandle;
@@ -490,7 +490,8 @@ async fn dial_once(
     };
     let began = env.clock.now();
     let (clock, scope) = (env.clock, env.scope.clone());
-    let ended = attempt(&shared, env, Arrival::Ready(conn), Direction::Outbound, reserved, ()).await;
+    let begun = Attempt { reserved, ..Attempt::new(Arrival::Ready(conn), Direction::Outbound, &scope, ()) };
+    let ended = attempt::run(&shared, env, begun).await;
     ticket.outcome = match &ended {
         Ok(_) => "session",
         Err(cause) => {

@@ -8,11 +8,15 @@ use rookery_base::{ByteBudget, CloseCause, Direction};
 use rookery_runtime::{Env, OnPanic};
 use rookery_transport::Transport;
 
-use crate::accept::{Acceptor, HandshakeLimits};
+use crate::accept::Acceptor;
+use crate::accounts::{Accountant, Accounts};
+use crate::admission::HandshakeLimits;
 use crate::dial::{AddressInbox, DialConfig, DialHandle, Dialer};
 use crate::kinds::TableError;
 use crate::ledger::LedgerEntry;
+use crate::refusals::Refusals;
 use crate::registry::actor::RegistryAudit;
+use crate::registry::watch::StateWatch;
 use crate::registry::{ClosedSession, Registry, RegistryHandle, SessionLimits};
 use crate::session::PeerView;
 use crate::{KindTable, Network};
@@ -78,6 +82,8 @@ pub(crate) struct Shared {
     pub transport: Arc<dyn Transport>,
     pub table: KindTable,
     pub registry: RegistryHandle,
+    pub accounts: Accountant,
+    pub refusals: Refusals,
     limits: Limits,
     inbound: ByteBudget,
     outbound: ByteBudget,
@@ -126,24 +132,25 @@ impl Engine {
             transport,
             table,
             registry: registry.clone(),
+            accounts: Accountant::new(env.metrics.arrivals.clone()),
+            refusals: Refusals::default(),
             limits: config.limits,
             inbound: budget.child("inbound", config.limits.network_bytes / 2),
             outbound: budget.child("outbound", config.limits.network_bytes / 2),
         });
-        for listener in listeners {
+        if !listeners.is_empty() {
             let acceptor = Acceptor::new(Arc::clone(&shared), config.limits.handshakes);
-            env.scope.spawn("accept", OnPanic::StopNode, acceptor.run(listener));
+            env.scope.spawn("accept", OnPanic::StopNode, acceptor.run(listeners));
         }
         let dial = Dialer::start(&shared, config.dial, inbox, listening.clone());
-        Ok(EngineHandle { env: env.clone(), registry, dial, listening, budget })
+        Ok(EngineHandle { shared, dial, listening, budget })
     }
 }
 
 /// A running engine.
 #[derive(Clone)]
 pub struct EngineHandle {
-    env: Env,
-    registry: RegistryHandle,
+    shared: Arc<Shared>,
     dial: DialHandle,
     listening: Vec<SocketAddr>,
     budget: ByteBudget,
@@ -173,7 +180,7 @@ impl EngineHandle {
 
     /// Bytes of messages that are held for peers, and the most that ever were.
     pub fn held_bytes(&self) -> (usize, usize) {
-        self.env.metrics.budget_bytes.set(self.budget.used() as i64);
+        self.shared.env.metrics.budget_bytes.set(self.budget.used() as i64);
         (self.budget.used(), self.budget.peak())
     }
 
@@ -184,16 +191,26 @@ impl EngineHandle {
 
     /// Every session.
     pub async fn peers(&self) -> Vec<PeerView> {
-        self.registry.peers().await
+        self.shared.registry.peers().await
     }
 
-    /// Everything known about an address (port 0: any port), live sessions first, then ended ones, newest first;
-    /// and how long it is still banned.
+    /// Where every arrival is, at one instant.
+    pub fn accounts(&self) -> Accounts {
+        self.shared.accounts.read()
+    }
+
+    /// Follows who is connected, from the sessions of now on. Loses nothing, however slow the follower.
+    pub fn watch(&self) -> StateWatch {
+        self.shared.registry.watch()
+    }
+
+    /// Everything known about an address (port 0: any port), live sessions first, then ended ones, newest first; then what
+    /// never became a session, from any port; and how long it is still banned.
     pub async fn why(&self, addr: SocketAddr) -> (Vec<PeerWhy>, Option<Duration>) {
-        let found = self.registry.find(addr).await;
+        let found = self.shared.registry.find(addr).await;
         let mut all = Vec::new();
         for (view, handle) in found.live {
-            let ledger = self.env.clock.timeout(INSPECT, handle.ledger()).await.flatten();
+            let ledger = self.shared.env.clock.timeout(INSPECT, handle.ledger()).await.flatten();
             let facts = ledger.iter().flat_map(|ledger| ledger.entries().cloned()).collect();
             all.push(PeerWhy { live: Some(view), closed: None, lasted: None, facts });
         }
@@ -203,37 +220,41 @@ impl EngineHandle {
             lasted: Some(closed.lasted.as_secs_f64()),
             facts: closed.ledger.entries().cloned().collect(),
         }));
+        let refused = self.shared.refusals.of(addr.ip());
+        if let Some(last) = refused.last() {
+            all.push(PeerWhy { live: None, closed: Some(last.what.clone()), lasted: None, facts: refused });
+        }
         (all, found.banned)
     }
 
     /// Ended sessions that are remembered, oldest first.
     pub async fn closed(&self) -> Vec<ClosedSession> {
-        self.registry.closed().await
+        self.shared.registry.closed().await
     }
 
     /// Ends the sessions with an address (port 0: any port); says how many.
     pub async fn disconnect(&self, addr: SocketAddr) -> usize {
-        self.registry.close(addr, CloseCause::Dropped("by the operator".into())).await
+        self.shared.registry.close(addr, CloseCause::Dropped("by the operator".into())).await
     }
 
     /// Refuses an address, by default for the limits' usual time; says how many sessions that ended.
     pub async fn ban(&self, ip: IpAddr, lasts: Option<Duration>) -> usize {
-        self.registry.ban(ip, lasts, CloseCause::Dropped("banned by the operator".into())).await
+        self.shared.registry.ban(ip, lasts, CloseCause::Dropped("banned by the operator".into())).await
     }
 
     /// Lifts a ban; says whether there was one.
     pub async fn unban(&self, ip: IpAddr) -> bool {
-        self.registry.unban(ip).await
+        self.shared.registry.unban(ip).await
     }
 
     /// Refused addresses, and how long they still are.
     pub async fn bans(&self) -> Vec<(IpAddr, Duration)> {
-        self.registry.bans().await
+        self.shared.registry.bans().await
     }
 
     /// What the registry believes, for invariants.
     pub async fn audit(&self) -> Option<RegistryAudit> {
-        self.registry.audit().await
+        self.shared.registry.audit().await
     }
 
     /// Dials and the address book.

@@ -16,7 +16,9 @@
 //! | [`routine`] | one supervised routine per peer: owns reading, pipes, requests, ledger |
 //! | `streams` | a connection's further streams, and its end with a reason |
 //! | [`registry`] | who is connected: one owner, generations, slots that come back by themselves |
-//! | [`accept`], [`dial`], [`book`] | how connections come to be, and which addresses are known |
+//! | [`accept`], [`admission`], [`attempt`] | who may begin a handshake, and what becomes of it |
+//! | [`accounts`] | where every arrival is: none is lost, none counted twice |
+//! | [`dial`], [`book`] | whom we dial, and which addresses are known |
 //! | [`engine`] | starts and stops all of it |
 //!
 //! Why it cannot deadlock: a routine never awaits a reactor (it parks its own reading); a reactor never awaits a
@@ -24,6 +26,9 @@
 //! tickets; the registry awaits nobody.
 
 pub mod accept;
+pub mod accounts;
+pub mod admission;
+pub mod attempt;
 pub mod book;
 pub mod dial;
 pub mod engine;
@@ -33,6 +38,7 @@ pub mod network;
 pub mod outbox;
 mod park;
 pub mod reader;
+mod refusals;
 pub mod registry;
 pub mod requests;
 pub mod routine;
@@ -41,6 +47,9 @@ pub mod session;
 mod streams;
 mod writer;
 
+pub use accounts::Accounts;
+pub use admission::HandshakeLimits;
+pub use attempt::Dialled;
 pub use dial::{AddressMail, AddressService};
 pub use engine::{Engine, EngineConfig, EngineHandle, Limits, StartError};
 pub use kinds::{KindSpec, KindTable, LaneName, Over, Rate, Role};
@@ -50,6 +59,7 @@ pub use network::{
     StreamService, UnknownKind,
 };
 pub use outbox::Outbox;
+pub use registry::watch::{Change, StateChange, StateWatch};
 pub use requests::{RequestKey, RequestRefused};
 pub use service::{Admit, Answer, Command, End, Flow, Pipe, Service, Until};
 pub use session::{PeerHandle, PeerView};

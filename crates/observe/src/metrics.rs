@@ -2,7 +2,12 @@
 //!
 //! Names follow Prometheus: base units, `_total` for counters. The doc comment of a field is its help text.
 
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeMetric, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,6 +27,7 @@ labels! {
     Way { direction } "`in` or `out`.";
     Message { kind, direction } "A message's name and `in` or `out`.";
     KindLabel { kind } "A message's name.";
+    Stage { stage, why } "Where things are, and why they are there if there is a reason to tell.";
     Outcome { outcome } "How something ended, from a closed set.";
     RequestEnd { kind, end } "A request's message and how it ended.";
     LaneLabel { lane } "`control`, `answer` or `gossip`.";
@@ -33,6 +39,37 @@ const SECONDS: [f64; 12] = [0.00005, 0.0002, 0.001, 0.005, 0.02, 0.05, 0.1, 0.25
 
 fn seconds() -> Histogram {
     Histogram::new(SECONDS)
+}
+
+/// Counts of things that move from stage to stage, behind one lock: whoever reads them, a scrape included, sees sums
+/// that are right at that instant. Cloning gives another handle to the same counts.
+#[derive(Debug, Clone, Default)]
+pub struct Standing(Arc<Mutex<BTreeMap<(&'static str, &'static str), u64>>>);
+
+impl Standing {
+    /// Changes counts together.
+    pub fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<(&'static str, &'static str), u64>) -> T) -> T {
+        change(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(&'static str, &'static str), u64>> {
+        // Changes are additions and subtractions of numbers: a panic elsewhere cannot leave them half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EncodeMetric for Standing {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        for ((stage, why), count) in &*self.lock() {
+            let label = Stage { stage, why };
+            encoder.encode_family(&label)?.encode_gauge(&i64::try_from(*count).unwrap_or(i64::MAX))?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Gauge
+    }
 }
 
 macro_rules! metrics {
@@ -59,6 +96,7 @@ macro_rules! metrics {
 metrics! {
     accept_total: Counter = Counter::default(), "accept", "Connections that arrived.";
     accept_refused: Family<Why, Counter> = Family::default(), "accept_refused", "Arrivals refused before a handshake, by reason.";
+    arrivals: Standing = Standing::default(), "arrivals", "Connections that peers opened, by where they are: arrived is at every instant the sum of shaking, live, ended, refused, retried and ignored.";
     dials: Family<Outcome, Counter> = Family::default(), "dial", "Dials, by how they ended.";
     handshake_seconds: Family<Outcome, Histogram> = Family::new_with_constructor(seconds), "handshake_seconds", "Time from connection to an established or failed handshake.";
     handshakes: Family<Outcome, Counter> = Family::default(), "handshake", "Handshakes, by how they ended.";

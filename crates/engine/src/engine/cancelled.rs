@@ -13,7 +13,7 @@ use rookery_transport::Arrival;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::accept::attempt;
+use crate::attempt::{self, Attempt};
 use crate::{
     Admit, Approach, Caps, Deframe, Enframe, Established, Flow, Head, KindSpec, LaneName, Link, Outbox, Over,
     PeerFacts, PeerHandle, Pipe, Rate, Role, Service, UnknownKind, Until,
@@ -106,12 +106,14 @@ impl Pipe for TinyPipe {
     }
 }
 
-/// Polls what is inside at most so many times.
-struct Polls<F>(F, usize);
+/// Polls what is inside at most so many times, and looks at the accounts each time.
+struct Polls<F>(F, usize, Accountant);
 
 impl<F: Future + Unpin> Future for Polls<F> {
     type Output = Option<F::Output>;
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let accounts = self.2.read();
+        assert!(accounts.balanced(), "{accounts:?}");
         let Some(left) = self.1.checked_sub(1) else { return Poll::Ready(None) };
         self.1 = left;
         Pin::new(&mut self.0).poll(cx).map(Some)
@@ -127,6 +129,8 @@ fn shared(env: &Env, heard: &FairMailbox<&'static str>, process: &ByteBudget) ->
         network,
         transport: Switchboard::default().transport([1, 1, 1, 1].into()),
         registry: Registry::start(env, SessionLimits::LOCAL, None),
+        accounts: Accountant::new(env.metrics.arrivals.clone()),
+        refusals: Refusals::default(),
         limits: Limits::LOCAL,
         inbound: process.child("inbound", 1 << 20),
         outbound: process.child("outbound", 1 << 20),
@@ -163,8 +167,12 @@ async fn an_attempt_dropped_after_any_number_of_polls_leaves_nothing_behind() {
         env.scope.spawn("visitor", OnPanic::StopNode, visit(near));
         let peer = env.within(env.scope.child("peer"));
         let arrival = Arrival::Ready(far.into_conn());
-        let begun = attempt(&shared, peer, arrival, Direction::Inbound, false, office.issue(()).unwrap());
-        let mut begun = Polls(Box::pin(begun), polls);
+        let begun = Attempt {
+            passage: Some(shared.accounts.arrival()),
+            ..Attempt::new(arrival, Direction::Inbound, &peer.scope, office.issue(()).unwrap())
+        };
+        let begun = attempt::run(&shared, peer, begun);
+        let mut begun = Polls(Box::pin(begun), polls, shared.accounts.clone());
         let mut downs = 0;
         let done = loop {
             tokio::select! {
@@ -181,6 +189,9 @@ async fn an_attempt_dropped_after_any_number_of_polls_leaves_nothing_behind() {
         assert_eq!(returns.try_next(), Some(()), "the handshake's place, {polls} polls");
         let audit = shared.registry.audit().await.unwrap();
         assert_eq!(audit.slots, 0, "{polls} polls");
+        let accounts = shared.accounts.read();
+        assert!(accounts.balanced(), "{accounts:?}");
+        assert_eq!((accounts.arrived, accounts.shaking, accounts.live), (1, 0, 0), "{polls} polls");
         assert_eq!(process.used(), 0, "{polls} polls");
         assert_eq!(env.metrics.parked_peers.get(), 0, "{polls} polls");
         let ended = shared.registry.closed().await.len();

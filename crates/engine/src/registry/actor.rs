@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_base::id::{canonical_addr, canonical_ip};
-use rookery_base::{CloseCause, Direction, Generation};
+use rookery_base::{CloseCause, Direction, Generation, Refusal};
 use rookery_observe::metrics::{Way, Why};
 use rookery_runtime::ticket::tickets;
 use rookery_runtime::{Env, Instant, OnPanic, Returns, Ticket, TicketOffice};
@@ -14,6 +14,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SessionLimits;
 use super::state::{Candidate, ClosedSession, Decision, RegistryState, SessionEnd};
+use super::watch::{StateBoard, StateWatch};
+use crate::accounts::Passage;
 use crate::session::{Closer, MAIL, Mail, PeerHandle, PeerView};
 use crate::{Ledger, PeerFacts};
 
@@ -41,9 +43,16 @@ impl Doors {
     }
 }
 
+/// A finished handshake that wants to be a session.
+struct Request {
+    candidate: Candidate,
+    facts: Arc<PeerFacts>,
+    passage: Option<Passage>,
+}
+
 /// A question.
 enum Ask {
-    Promote(Candidate, Box<PeerFacts>, oneshot::Sender<Result<Admitted, CloseCause>>),
+    Promote(Box<Request>, oneshot::Sender<Result<Admitted, CloseCause>>),
     Peers(oneshot::Sender<Vec<PeerView>>),
     Find(SocketAddr, oneshot::Sender<Found>),
     Closed(oneshot::Sender<Vec<ClosedSession>>),
@@ -80,6 +89,7 @@ pub struct RegistryAudit {
 pub(crate) struct RegistryHandle {
     asks: mpsc::Sender<Ask>,
     pub doors: watch::Receiver<Doors>,
+    board: StateBoard,
 }
 
 /// A live session, as far as views go.
@@ -103,6 +113,13 @@ pub(crate) struct Registry {
     stopping: bool,
     asks: mpsc::Receiver<Ask>,
     doors: watch::Sender<Doors>,
+    board: StateBoard,
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.board.over();
+    }
 }
 
 impl Registry {
@@ -113,6 +130,7 @@ impl Registry {
         let (doors, watch) = watch::channel(Doors::default());
         // Twice the limits: a session that was closed to make room holds its slot until its routine has ended.
         let (office, returns) = tickets(2 * (limits.inbound + limits.outbound));
+        let board = StateBoard::default();
         let registry = Self {
             env: env.clone(),
             state: RegistryState::new(limits, local),
@@ -123,9 +141,10 @@ impl Registry {
             stopping: false,
             asks: inbox,
             doors,
+            board: board.clone(),
         };
         env.scope.spawn_to_end("registry", OnPanic::StopNode, registry.run());
-        RegistryHandle { asks, doors: watch }
+        RegistryHandle { asks, doors: watch, board }
     }
 
     async fn run(mut self) {
@@ -147,8 +166,8 @@ impl Registry {
         let now = self.env.clock.now();
         // Whoever asked may have gone: then the answer is dropped, and with it a slot that was just issued.
         match ask {
-            Ask::Promote(candidate, facts, tell) => {
-                let _ = tell.send(self.promote(candidate, &facts));
+            Ask::Promote(request, tell) => {
+                let _ = tell.send(self.promote(*request));
             }
             Ask::Peers(tell) => {
                 let _ = tell.send(self.views());
@@ -191,30 +210,31 @@ impl Registry {
         }
     }
 
-    fn promote(&mut self, candidate: Candidate, facts: &PeerFacts) -> Result<Admitted, CloseCause> {
-        if self.stopping {
-            return Err(CloseCause::Shutdown);
-        }
+    fn promote(&mut self, request: Request) -> Result<Admitted, CloseCause> {
+        let Request { candidate, facts, mut passage } = request;
         let now = self.env.clock.now();
-        let leave = match self.state.decide(&candidate, now) {
-            Decision::Admit(leave) => leave,
-            Decision::Refuse(cause) => {
-                self.env.trace("promote", 0, 0, 0, cause.label());
-                return Err(cause);
-            }
-        };
         let end = SessionEnd {
             generation: Generation(0),
             // What is told of a session whose asker has gone before it could begin.
             cause: CloseCause::Dropped("given up before it began".into()),
             ledger: Ledger::default(),
+            passage: None,
         };
-        let Some(mut slot) = self.office.issue(end) else {
-            return Err(CloseCause::Dropped("too many sessions are closing".into()));
+        let (mut slot, generation, leave) = match self.enter(&candidate, end) {
+            Ok(entered) => entered,
+            Err(cause) => {
+                self.env.trace("promote", 0, 0, 0, cause.label());
+                if let Some(passage) = passage {
+                    passage.end(&cause);
+                }
+                return Err(cause);
+            }
         };
-        let Some(generation) = self.state.admit(candidate, &leave, now) else {
-            return Err(CloseCause::Dropped("all generations are used up".into()));
-        };
+        if let Some(passage) = &mut passage {
+            passage.live();
+        }
+        slot.generation = generation;
+        slot.passage = passage;
         for old in leave {
             let cause = match self.held.get(&old) {
                 Some(Held { handle, .. })
@@ -228,7 +248,6 @@ impl Registry {
                 held.handle.closer.close(cause);
             }
         }
-        slot.generation = generation;
         let (mail, inbox) = mpsc::channel(MAIL);
         let handle = PeerHandle {
             generation,
@@ -240,19 +259,43 @@ impl Registry {
             stats: Arc::default(),
             mux: None,
         };
-        let held = Held { handle: handle.clone(), facts: view(generation, facts), since: now };
+        let held = Held { handle: handle.clone(), facts: view(generation, &facts), since: now };
         self.held.insert(generation, held);
+        self.board.connected(generation, facts);
         self.env.trace("session_open", generation.0, 0, 0, candidate.direction.label());
         self.publish_sessions();
         Ok(Admitted { handle, mail: inbox, slot })
+    }
+
+    /// Gives a candidate a slot and a generation; says whom it replaces.
+    fn enter(
+        &mut self,
+        candidate: &Candidate,
+        end: SessionEnd,
+    ) -> Result<(Ticket<SessionEnd>, Generation, Vec<Generation>), CloseCause> {
+        if self.stopping {
+            return Err(CloseCause::Shutdown);
+        }
+        let now = self.env.clock.now();
+        let leave = match self.state.decide(candidate, now) {
+            Decision::Admit(leave) => leave,
+            Decision::Refuse(cause) => return Err(cause),
+        };
+        let slot = self.office.issue(end).ok_or(CloseCause::Refused(Refusal::Closing))?;
+        let generation = self.state.admit(*candidate, &leave, now);
+        Ok((slot, generation.ok_or(CloseCause::Refused(Refusal::Generations))?, leave))
     }
 
     fn same_peer(&self, generation: Generation, candidate: &Candidate) -> bool {
         self.state.peer_of(generation) == Some(candidate.peer)
     }
 
-    fn ended(&mut self, end: SessionEnd) {
+    fn ended(&mut self, mut end: SessionEnd) {
         let generation = end.generation;
+        if let Some(passage) = end.passage.take() {
+            passage.end(&end.cause);
+        }
+        self.board.lost(generation, &end.cause);
         self.held.remove(&generation);
         self.waiting.remove(&generation);
         let now = self.env.clock.now();
@@ -347,9 +390,19 @@ impl RegistryHandle {
     }
 
     /// Makes a session of a finished handshake.
-    pub async fn promote(&self, candidate: Candidate, facts: PeerFacts) -> Result<Admitted, CloseCause> {
-        let facts = Box::new(facts);
-        self.ask(|tell| Ask::Promote(candidate, facts, tell)).await.unwrap_or(Err(CloseCause::Shutdown))
+    pub async fn promote(
+        &self,
+        candidate: Candidate,
+        facts: PeerFacts,
+        passage: Option<Passage>,
+    ) -> Result<Admitted, CloseCause> {
+        let request = Box::new(Request { candidate, facts: Arc::new(facts), passage });
+        self.ask(|tell| Ask::Promote(request, tell)).await.unwrap_or(Err(CloseCause::Shutdown))
+    }
+
+    /// Follows who is connected.
+    pub fn watch(&self) -> StateWatch {
+        self.board.watch()
     }
 
     /// Every session.

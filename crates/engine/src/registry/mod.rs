@@ -7,10 +7,14 @@
 //! | file | what it holds |
 //! |---|---|
 //! | [`state`] | the rules, pure: duplicates, limits, eviction, bans |
+//! | `known` | peers with whom a session has lasted |
 //! | [`actor`] | the loop, and the handle that asks it |
+//! | [`watch`] | what changes, for those who follow it |
 
 pub mod actor;
+mod known;
 pub mod state;
+pub mod watch;
 
 pub(crate) use actor::{Registry, RegistryHandle};
 pub(crate) use state::SessionEnd;

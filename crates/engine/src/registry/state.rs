@@ -1,14 +1,34 @@
 //! The registry's rules, pure: no I/O, no clock, no channels.
+//!
+//! **Duplicates.** One peer has one session. Where both sides prove who they are and tell their [`Precedence`], both ends
+//! decide alike, whatever they learn first, and no age is looked at:
+//!
+//! 1. The peer's process is another one than the session's: it has restarted, and the candidate wins. A process that is
+//!    known to have been replaced already never wins.
+//! 2. Dialled by different sides: the connection that the smaller identity dialled stays.
+//! 3. Dialled by the same side: the later dial stays.
+//!
+//! By 2 and 3 all connections of two processes are in one order that both ends know, so the greatest that both have
+//! entered is what both keep. 1 relies on a process taking longer to start than a datagram takes on its way. Where nothing is proven
+//! a session keeps a duplicate out while it is young, because anybody can claim any identity.
+//!
+//! **Shedding.** Inbound slots go first to peers that are known as good (a session of the same proven identity
+//! has lasted, and was not ended for a fault of theirs), for whom some are kept; then to strangers. When
+//! all are taken, a stranger who has not lasted makes room for a peer that is known as good, or for a stranger of a
+//! less crowded address group; the youngest of the most crowded group goes. Who was named by the operator, is known as good or
+//! has lasted is never evicted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rookery_base::id::canonical_ip;
-use rookery_base::{AddrGroup, CloseCause, Direction, Fault, Generation, PeerId, Weight};
+use rookery_base::{AddrGroup, CloseCause, Direction, Fault, Generation, PeerId, Refusal, Weight};
 use rookery_runtime::Instant;
 
-use crate::Ledger;
+use super::known::KnownGood;
+use crate::accounts::Passage;
+use crate::{Ledger, Precedence};
 
 /// How many sessions there may be, and from where.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +37,8 @@ pub struct SessionLimits {
     pub inbound: usize,
     /// Sessions that we opened.
     pub outbound: usize,
+    /// Of the inbound sessions, those that only peers known as good may have, on wires that prove who a peer is.
+    pub kept_for_known: usize,
     /// Inbound sessions from one IP.
     pub per_ip: usize,
     /// Inbound sessions from one address group.
@@ -27,15 +49,28 @@ pub struct SessionLimits {
 
 impl SessionLimits {
     /// For a public node. inbound: at 1 MiB of budget each, 64 are served from a small machine, three times hsd's
-    /// default. outbound: hsd's 8 and room for peers named by the operator. per_ip: two users behind one
+    /// default. outbound: hsd's 8 and room for peers named by the operator. kept_for_known: an eighth, so that a
+    /// node that strangers have filled can still be reached by those with whom it worked before. per_ip: two users behind one
     /// address translation. per_group: an operator with one /16 can take a quarter of the slots and no more. ban: hsd's 24 h.
-    pub const PUBLIC: Self =
-        Self { inbound: 64, outbound: 64, per_ip: 2, per_group: 16, ban: Duration::from_secs(24 * 3600) };
+    pub const PUBLIC: Self = Self {
+        inbound: 64,
+        outbound: 64,
+        kept_for_known: 8,
+        per_ip: 2,
+        per_group: 16,
+        ban: Duration::from_secs(24 * 3600),
+    };
 
-    /// For loopback and private networks, where all peers share one address group and an operator's own mistakes
-    /// should not lock the machine out for a day.
-    pub const LOCAL: Self =
-        Self { inbound: 2048, outbound: 256, per_ip: 2048, per_group: 2048, ban: Duration::from_secs(60) };
+    /// For loopback and private networks, where all peers share one address group, nobody is a stranger, and an operator's own
+    /// mistakes should not lock the machine out for a day.
+    pub const LOCAL: Self = Self {
+        inbound: 2048,
+        outbound: 256,
+        kept_for_known: 0,
+        per_ip: 2048,
+        per_group: 2048,
+        ban: Duration::from_secs(60),
+    };
 }
 
 /// A duplicate from the same IP replaces a session of at least this age: the peer has restarted and we have not
@@ -43,6 +78,8 @@ impl SessionLimits {
 const STALE_SAME_IP: Duration = Duration::from_secs(5);
 /// The same from another IP, where a thief of an identity would come from.
 const STALE_OTHER_IP: Duration = Duration::from_secs(300);
+/// A session of this age has lasted: long enough that to hold slots this way costs an attacker more than to take new ones.
+pub(super) const LASTING: Duration = Duration::from_secs(600);
 /// Ended sessions whose ledgers can still be read.
 const CLOSED_KEPT: usize = 256;
 /// Addresses that can be banned at a time; the oldest ban goes first. An attacker with more addresses than this
@@ -59,6 +96,15 @@ pub(crate) struct Candidate {
     pub direction: Direction,
     /// Named by the operator: not counted against groups, never evicted.
     pub reserved: bool,
+    /// What decides against another session of the same peer.
+    pub precedence: Precedence,
+}
+
+impl Candidate {
+    /// Whether the wire has proven who the peer is.
+    fn proven(&self) -> bool {
+        self.precedence != Precedence::NONE
+    }
 }
 
 /// What the rules say of a candidate.
@@ -75,6 +121,8 @@ pub(crate) enum Decision {
 struct Live {
     candidate: Candidate,
     since: Instant,
+    /// The peer's process before this one, if it has replaced one.
+    former: Option<u64>,
     /// Closed, its slot not back yet. It counts for memory, not for limits.
     leaving: bool,
 }
@@ -85,6 +133,8 @@ pub(crate) struct SessionEnd {
     pub generation: Generation,
     pub cause: CloseCause,
     pub ledger: Ledger,
+    /// Where it is counted; none for sessions that we dialled.
+    pub passage: Option<Passage>,
 }
 
 /// An ended session, as far as it is remembered.
@@ -113,6 +163,7 @@ pub(crate) struct RegistryState {
     live: BTreeMap<Generation, Live>,
     by_peer: BTreeMap<PeerId, Generation>,
     closed: VecDeque<ClosedSession>,
+    known: KnownGood,
     /// Until when, by address.
     bans: BTreeMap<IpAddr, Instant>,
 }
@@ -126,6 +177,7 @@ impl RegistryState {
             live: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             closed: VecDeque::new(),
+            known: KnownGood::default(),
             bans: BTreeMap::new(),
         }
     }
@@ -133,7 +185,7 @@ impl RegistryState {
     /// Judges a candidate. Changes nothing.
     pub fn decide(&self, candidate: &Candidate, now: Instant) -> Decision {
         if self.is_banned(candidate.addr.ip(), now) {
-            return Decision::Refuse(CloseCause::Dropped("this address is banned".into()));
+            return Decision::Refuse(CloseCause::Refused(Refusal::Banned));
         }
         if self.local == Some(candidate.peer) {
             let fault = rookery_base::PeerFault::close(
@@ -143,7 +195,7 @@ impl RegistryState {
             return Decision::Refuse(CloseCause::Fault(fault.into()));
         }
         if self.last.next().is_none() {
-            return Decision::Refuse(CloseCause::Dropped("all generations are used up".into()));
+            return Decision::Refuse(CloseCause::Refused(Refusal::Generations));
         }
         let mut leave = Vec::new();
         if let Some((generation, incumbent)) = self.incumbent(candidate) {
@@ -152,22 +204,26 @@ impl RegistryState {
             }
             leave.push(generation);
         }
-        match self.make_room(candidate, &leave) {
+        match self.make_room(candidate, &leave, now) {
             Ok(evicted) => {
                 leave.extend(evicted);
                 Decision::Admit(leave)
             }
-            Err(why) => Decision::Refuse(CloseCause::Dropped(why.into())),
+            Err(why) => Decision::Refuse(CloseCause::Refused(why)),
         }
     }
 
     /// Enters a candidate that was admitted.
     pub fn admit(&mut self, candidate: Candidate, leave: &[Generation], now: Instant) -> Option<Generation> {
         self.last = self.last.next()?;
+        let former = self.incumbent(&candidate).and_then(|(_, incumbent)| {
+            let before = incumbent.candidate.precedence.incarnation;
+            if before == candidate.precedence.incarnation { incumbent.former } else { Some(before) }
+        });
         for generation in leave {
             self.leaving(*generation);
         }
-        self.live.insert(self.last, Live { candidate, since: now, leaving: false });
+        self.live.insert(self.last, Live { candidate, since: now, former, leaving: false });
         self.by_peer.insert(candidate.peer, self.last);
         Some(self.last)
     }
@@ -191,6 +247,10 @@ impl RegistryState {
             && !live.candidate.reserved
         {
             self.ban(live.candidate.addr.ip(), now, self.limits.ban);
+        }
+        if live.candidate.proven() {
+            let lasted = now.saturating_duration_since(live.since) >= LASTING;
+            self.known.ended(live.candidate.peer, lasted, &end.cause);
         }
         if self.closed.len() == CLOSED_KEPT {
             self.closed.pop_front();
@@ -275,24 +335,29 @@ impl RegistryState {
         Some((generation, self.live.get(&generation)?))
     }
 
-    /// Whether a candidate replaces the session its peer has. Both ends decide alike: of two connections dialled
-    /// from both sides at once, the one that the smaller identity dialled stays. Of two dialled from the same side
-    /// the older stays while it is fresh.
+    /// Whether a candidate replaces the session its peer has; see the module's page.
     fn replaces(&self, candidate: &Candidate, incumbent: &Live, now: Instant) -> bool {
-        let same_ip = canonical_ip(candidate.addr.ip()) == canonical_ip(incumbent.candidate.addr.ip());
-        let stale = if same_ip { STALE_SAME_IP } else { STALE_OTHER_IP };
-        if now.saturating_duration_since(incumbent.since) >= stale {
-            return true;
+        let (new, old) = (candidate.precedence, incumbent.candidate.precedence);
+        if !candidate.proven() || !incumbent.candidate.proven() {
+            let same_ip = canonical_ip(candidate.addr.ip()) == canonical_ip(incumbent.candidate.addr.ip());
+            let stale = if same_ip { STALE_SAME_IP } else { STALE_OTHER_IP };
+            let aged = now.saturating_duration_since(incumbent.since) >= stale;
+            return aged || self.smaller_dialled(candidate, incumbent).unwrap_or(false);
         }
-        match self.local {
-            Some(local) if candidate.direction != incumbent.candidate.direction => {
-                match candidate.direction {
-                    Direction::Outbound => local < candidate.peer,
-                    Direction::Inbound => candidate.peer < local,
-                }
-            }
-            _ => false,
+        if new.incarnation != old.incarnation {
+            return incumbent.former != Some(new.incarnation);
         }
+        self.smaller_dialled(candidate, incumbent).unwrap_or(new.attempt > old.attempt)
+    }
+
+    /// Of a candidate and a session that different sides dialled: whether the candidate is the one that the smaller
+    /// identity dialled.
+    fn smaller_dialled(&self, candidate: &Candidate, incumbent: &Live) -> Option<bool> {
+        let local = self.local.filter(|_| candidate.direction != incumbent.candidate.direction)?;
+        Some(match candidate.direction {
+            Direction::Outbound => local < candidate.peer,
+            Direction::Inbound => candidate.peer < local,
+        })
     }
 
     fn staying<'a>(&'a self, without: &'a [Generation]) -> impl Iterator<Item = (&'a Generation, &'a Live)> {
@@ -304,12 +369,13 @@ impl RegistryState {
         &self,
         candidate: &Candidate,
         leave: &[Generation],
-    ) -> Result<Option<Generation>, &'static str> {
+        now: Instant,
+    ) -> Result<Option<Generation>, Refusal> {
         let same_way =
             || self.staying(leave).filter(|(_, live)| live.candidate.direction == candidate.direction);
         if candidate.direction == Direction::Outbound {
             let full = same_way().count() >= self.limits.outbound;
-            return if full { Err("all outbound slots are taken") } else { Ok(None) };
+            return if full { Err(Refusal::Full) } else { Ok(None) };
         }
         let group = AddrGroup::of(candidate.addr.ip());
         let ip = canonical_ip(candidate.addr.ip());
@@ -317,33 +383,44 @@ impl RegistryState {
         if !candidate.reserved {
             let from_ip = same_way().filter(|(_, l)| canonical_ip(l.candidate.addr.ip()) == ip).count();
             if from_ip >= self.limits.per_ip {
-                return Err("too many sessions from this address");
+                return Err(Refusal::PerAddress);
             }
             if same_way().filter(|(_, live)| in_group(live)).count() >= self.limits.per_group {
-                return Err("too many sessions from this address group");
+                return Err(Refusal::PerGroup);
             }
         }
-        if same_way().count() < self.limits.inbound {
+        // On wires that prove nothing nobody can be known, and nothing is kept.
+        let kept =
+            if candidate.proven() && !self.is_known(candidate) { self.limits.kept_for_known } else { 0 };
+        if same_way().count() < self.limits.inbound.saturating_sub(kept) {
             return Ok(None);
         }
-        self.worst(candidate, leave).map(Some).ok_or("all inbound slots are taken")
+        self.worst(candidate, leave, now).map(Some).ok_or(Refusal::Full)
     }
 
-    /// When the slots are full: the youngest session of the most crowded address group, if that group is more
-    /// crowded than the candidate's would become. Long-standing peers and rare groups are kept, so an attacker
-    /// with few groups pushes out only its own.
-    fn worst(&self, candidate: &Candidate, leave: &[Generation]) -> Option<Generation> {
+    fn is_known(&self, candidate: &Candidate) -> bool {
+        candidate.proven() && self.known.has(&candidate.peer)
+    }
+
+    /// When the slots are full: the youngest stranger of the most crowded address group, if the candidate is known as good
+    /// or that group is more crowded than the candidate's would become. An attacker with few groups pushes out only
+    /// its own.
+    fn worst(&self, candidate: &Candidate, leave: &[Generation], now: Instant) -> Option<Generation> {
         let mut groups: BTreeMap<AddrGroup, (usize, Option<(Instant, Generation)>)> = BTreeMap::new();
         for (generation, live) in self.staying(leave) {
             if live.candidate.direction == Direction::Inbound && !live.candidate.reserved {
                 let entry = groups.entry(AddrGroup::of(live.candidate.addr.ip())).or_default();
                 entry.0 += 1;
-                entry.1 = entry.1.max(Some((live.since, *generation)));
+                let lasts = now.saturating_duration_since(live.since) >= LASTING;
+                if !lasts && !self.is_known(&live.candidate) {
+                    entry.1 = entry.1.max(Some((live.since, *generation)));
+                }
             }
         }
         let own = groups.get(&AddrGroup::of(candidate.addr.ip())).map_or(0, |(count, _)| *count);
-        let (count, youngest) = groups.into_values().max_by_key(|(count, _)| *count)?;
-        (candidate.reserved || count > own + 1).then_some(youngest?.1)
+        let sheddable = groups.into_values().filter_map(|(count, youngest)| Some((count, youngest?)));
+        let (count, (_, youngest)) = sheddable.max_by_key(|(count, _)| *count)?;
+        (candidate.reserved || self.is_known(candidate) || count > own + 1).then_some(youngest)
     }
 }
 

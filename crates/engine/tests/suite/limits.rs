@@ -4,9 +4,8 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rookery_engine::Limits;
-use rookery_engine::accept::HandshakeLimits;
 use rookery_engine::registry::SessionLimits;
+use rookery_engine::{HandshakeLimits, Limits};
 use rookery_testkit::{Scripted, Switchboard};
 
 use crate::common::{Build, Hook, Node, Trap};
@@ -15,8 +14,15 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn small() -> Limits {
     Limits {
-        sessions: SessionLimits { inbound: 20, outbound: 8, per_ip: 3, per_group: 10, ban: 60 * SECOND },
-        handshakes: HandshakeLimits { total: 30, per_ip: 4, per_group: 12 },
+        sessions: SessionLimits {
+            inbound: 20,
+            outbound: 8,
+            kept_for_known: 0,
+            per_ip: 3,
+            per_group: 10,
+            ban: 60 * SECOND,
+        },
+        handshakes: HandshakeLimits { total: 30, per_ip: 4, per_prefix: 12, ..HandshakeLimits::LOCAL },
         ..Limits::LOCAL
     }
 }
@@ -36,6 +42,9 @@ impl Node {
         let audit = self.engine.audit().await.unwrap();
         let ended = self.metric("disconnect_total", "");
         assert_eq!(established, audit.slots as u64 + ended);
+        let accounts = self.engine.accounts();
+        assert!(accounts.balanced(), "{accounts:?}");
+        assert_eq!((accounts.shaking, accounts.live), (self.under_way(), audit.slots as u64));
         let routines = self.env.scope.running().iter().filter(|task| **task == "peer").count() as u64;
         assert_eq!(
             self.under_way() + audit.slots as u64,
@@ -51,7 +60,7 @@ impl Node {
 async fn a_storm_of_connections_is_conserved_at_every_step() {
     for seed in 0..20_u64 {
         let board = Switchboard::default();
-        let handshakes = HandshakeLimits { total: 8, per_ip: 2, per_group: 4 };
+        let handshakes = HandshakeLimits { total: 8, per_ip: 2, per_prefix: 4, ..HandshakeLimits::LOCAL };
         let node = Build { limits: Limits { handshakes, ..small() }, ..Build::new(1) }.start(&board).await;
         let mut held: Vec<Scripted> = Vec::new();
         let mut draw = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -97,7 +106,7 @@ async fn a_storm_of_connections_is_conserved_at_every_step() {
     }
 }
 
-/// C11, C8: handshakes are bounded in all, per IP and per group, IPv4-mapped addresses counting as IPv4; each refusal
+/// C11, C8: handshakes are bounded in all, per IP and per prefix, IPv4-mapped addresses counting as IPv4; each refusal
 /// has its reason; places come back when a silent peer's deadline has passed.
 #[tokio::test(start_paused = true)]
 async fn silent_handshakes_are_bounded_and_end_at_their_deadline() {
@@ -115,12 +124,18 @@ async fn silent_handshakes_are_bounded_and_end_at_their_deadline() {
         held.push(board.connect(SocketAddr::from(([20, 1, 0, host], 1)), node.at).unwrap());
     }
     node.assert_conserved().await;
-    assert_eq!(node.metric("accept_refused_total", "handshakes_per_group"), 6, "4 + 14 from one group of 12");
+    assert_eq!(
+        node.metric("accept_refused_total", "handshakes_per_prefix"),
+        6,
+        "4 + 14 from one group of 12"
+    );
     for group in 0..30 {
         held.push(board.connect(SocketAddr::from(([30, group, 0, 1], 1)), node.at).unwrap());
     }
     node.assert_conserved().await;
-    assert_eq!(node.metric("accept_refused_total", "why=\"handshakes\""), 12, "12 + 30 of 30");
+    let evicted = node.metric("handshake_total", "handshake_evicted");
+    let refused = node.metric("accept_refused_total", "why=\"handshakes\"");
+    assert_eq!((evicted, refused), (11, 1), "12 + 30 of 30: the crowd makes room while it is one");
     assert_eq!(node.under_way(), 30);
     node.pass(4 * SECOND).await;
     assert_eq!(node.under_way(), 30);
@@ -152,7 +167,8 @@ async fn sessions_are_bounded_per_ip_and_per_group_and_refusals_are_counted() {
     }
     assert_eq!(node.engine.audit().await.unwrap().inbound, 10);
     assert_eq!(node.metric("handshake_total", "established"), 10);
-    assert_eq!(node.metric("handshake_total", "dropped"), 4, "what came too much after a good handshake");
+    let refused = ["per_address", "per_group"].map(|why| node.metric("handshake_total", why));
+    assert_eq!(refused, [2, 2], "what came too much after a good handshake");
     node.assert_conserved().await;
     drop(held);
     node.pass(SECOND).await;

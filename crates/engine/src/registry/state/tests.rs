@@ -8,8 +8,14 @@ use rookery_testkit::strategies::crowded_addr;
 
 use super::*;
 
-const LIMITS: SessionLimits =
-    SessionLimits { inbound: 6, outbound: 3, per_ip: 2, per_group: 4, ban: Duration::from_secs(60) };
+const LIMITS: SessionLimits = SessionLimits {
+    inbound: 6,
+    outbound: 3,
+    kept_for_known: 0,
+    per_ip: 2,
+    per_group: 4,
+    ban: Duration::from_secs(60),
+};
 const US: u8 = 3;
 
 fn id(n: u8) -> PeerId {
@@ -91,6 +97,7 @@ fn check_leaving(candidate: &Candidate, leave: &[Generation], known: &[Known], n
             };
             assert_eq!(candidate.direction, Direction::Inbound);
             assert!(old.candidate.direction == Direction::Inbound && !old.candidate.reserved);
+            assert!(now - old.since < LASTING, "who has lasted stays");
             assert!(crowd(old.candidate.addr) + 1 > crowd(candidate.addr) + 1);
         }
     }
@@ -119,7 +126,7 @@ proptest! {
                 }
                 Step::Ask { peer, addr, outbound, reserved } => {
                     let direction = if outbound { Direction::Outbound } else { Direction::Inbound };
-                    let candidate = Candidate { peer: id(peer), addr, direction, reserved };
+                    let candidate = Candidate { peer: id(peer), addr, direction, reserved, precedence: Precedence::NONE };
                     let banned = bans.get(&canonical_ip(addr.ip())).is_some_and(|until| *until > now);
                     let decision = state.decide(&candidate, now);
                     check(&state, &known);
@@ -157,7 +164,7 @@ proptest! {
                         } else {
                             CloseCause::PeerClosed
                         };
-                        let end = || SessionEnd { generation: one.generation, cause: cause.clone(), ledger: Ledger::default() };
+                        let end = || SessionEnd { generation: one.generation, cause: cause.clone(), ledger: Ledger::default(), passage: None };
                         prop_assert!(state.ended(end(), now).is_some());
                         prop_assert!(!twice || state.ended(end(), now).is_none(), "an end counts once");
                     }
@@ -189,7 +196,13 @@ fn a_simultaneous_open_has_one_winner_on_both_ends() {
             };
             for (n, direction) in order.into_iter().enumerate() {
                 let at = now + Duration::from_secs(gap * n as u64);
-                let candidate = Candidate { peer: id(other), addr, direction, reserved: false };
+                let candidate = Candidate {
+                    peer: id(other),
+                    addr,
+                    direction,
+                    reserved: false,
+                    precedence: Precedence::NONE,
+                };
                 if let Decision::Admit(leave) = state.decide(&candidate, at) {
                     state.admit(candidate, &leave, at).unwrap();
                     holds = Some(direction);
@@ -214,11 +227,20 @@ fn the_last_generation_refuses_without_changing_anything() {
     let mut state = RegistryState::new(LIMITS, None);
     state.last = Generation(u64::MAX - 1);
     let addr: SocketAddr = "20.7.0.1:1".parse().unwrap();
-    let candidate = |n| Candidate { peer: id(n), addr, direction: Direction::Inbound, reserved: false };
+    let candidate = |n| Candidate {
+        peer: id(n),
+        addr,
+        direction: Direction::Inbound,
+        reserved: false,
+        precedence: Precedence::NONE,
+    };
     let held = state.admit(candidate(1), &[], now).unwrap();
     assert_eq!(held, Generation(u64::MAX));
     let later = now + STALE_SAME_IP;
-    assert!(matches!(state.decide(&candidate(1), later), Decision::Refuse(CloseCause::Dropped(_))));
+    assert!(matches!(
+        state.decide(&candidate(1), later),
+        Decision::Refuse(CloseCause::Refused(Refusal::Generations))
+    ));
     assert_eq!(state.admit(candidate(1), &[held], later), None);
     assert_eq!((state.slots(), state.count(Direction::Inbound)), (1, 1));
 }

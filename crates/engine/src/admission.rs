@@ -1,0 +1,368 @@
+//! Who may begin a handshake. Pure: no I/O, no clock of its own; the accept loop asks it for every arrival and is
+//! answered at once.
+//!
+//! A handshake costs memory while it is under way and computing that never comes back, and whoever asks for one has
+//! proven nothing yet. So handshakes are budgeted by count, bytes and computing time, in all, per host and per prefix, and
+//! an arrival is counted before it is judged:
+//!
+//! | the arrival | verdict |
+//! |---|---|
+//! | its address is banned | refused; ignored while its address is not proven |
+//! | not proven, below the low-water mark of all three | admitted: one round trip less |
+//! | not proven, above it, or its host or prefix is at its limit | must prove its address (Retry), which costs us no memory |
+//! | not proven, and Retries are asked for faster than they are worth | ignored |
+//! | proven, a limit of its host or prefix reached | instead of the oldest unproven handshake of that host or prefix, else refused |
+//! | proven, all places taken | instead of the oldest unproven one; else of the oldest of the most crowded prefix, when that is more crowded than its own; else of the oldest that has had its [`grace`](HandshakeLimits::grace); else refused |
+//! | computing time used up, in all or of its prefix | refused |
+//!
+//! The attacks. Forged addresses get Retries and never come back. One host or prefix meets its own limits, and a stranger
+//! who forges a host's address cannot keep that host out, because the proven go first. Slow handshakes that never finish
+//! lose their places to whoever comes next, the most crowded prefix first. What remains is an attacker with more real prefixes
+//! than there are places, all of them quick: he pays for each handshake what we do.
+//!
+//! A connection of a transport without Retry is proven: its kernel has shaken hands with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rookery_base::Refusal;
+use rookery_base::id::canonical_ip;
+use rookery_runtime::{Instant, TokenBucket};
+
+/// Handshakes that peers may have under way, and what they may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct HandshakeLimits {
+    /// In all.
+    pub total: usize,
+    /// From one host: an IPv4 address, or an IPv6 /64, which is what one host has.
+    pub per_ip: usize,
+    /// From one prefix: an IPv4 /24 or an IPv6 /48, which is what one customer of a network has.
+    pub per_prefix: usize,
+    /// Bytes that all together may hold, at [`bytes_each`](Self::bytes_each).
+    pub bytes: usize,
+    /// What one holds, in bytes.
+    pub bytes_each: usize,
+    /// Computing time that a storm may cost at once.
+    pub cpu_burst: Duration,
+    /// Computing time that comes back, in cores.
+    pub cpu_share: f64,
+    /// What one costs in computing time.
+    pub cpu_each: Duration,
+    /// A prefix may spend one part in so many of the computing time.
+    pub prefix_part: u32,
+    /// The part of the count, of the bytes or of the computing time from which on an arrival has to prove its address.
+    pub low_water: f64,
+    /// Whether every arrival has to prove its address.
+    pub always_retry: bool,
+    /// What a handshake may take before it can lose its place although nothing else speaks against it.
+    pub grace: Duration,
+    /// Deadline for the connection itself; the network has its own for what comes then.
+    pub connect: Duration,
+}
+
+impl HandshakeLimits {
+    /// For a public node. total: four times as many as there are slots; at a third of a second for three round trips
+    /// over a slow line that is 700 a second. per_ip: two users behind one address translation, twice.
+    /// per_prefix: an eighth, so that no customer network holds them all. bytes_each: 77 kB measured for
+    /// a half-open handshake over QUIC with ML-DSA-65. bytes: what `total` needs, and a third more, so that the
+    /// count binds first. cpu_each: 0.3 ms measured with ML-DSA-65. cpu_burst: two seconds are 6,000 handshakes, six storms
+    /// of a thousand. cpu_share: half a core, so that shaking hands never starves serving. prefix_part: no customer network
+    /// costs more than a quarter. low_water: a quarter; honest bursts stay under it, and forged addresses never hold more.
+    /// grace: three round trips of a third of a second. connect: a first flight that is lost is sent again after
+    /// 1, 3 and 7 s; each of them is still in time.
+    pub const PUBLIC: Self = Self {
+        total: 256,
+        per_ip: 4,
+        per_prefix: 32,
+        bytes: 28 << 20,
+        bytes_each: 80 << 10,
+        cpu_burst: Duration::from_secs(2),
+        cpu_share: 0.5,
+        cpu_each: Duration::from_micros(300),
+        prefix_part: 4,
+        low_water: 0.25,
+        always_retry: false,
+        grace: Duration::from_secs(1),
+        connect: Duration::from_secs(10),
+    };
+    /// For loopback, where all peers share an address. total: a storm of a thousand stays below its quarter. cpu_burst: thirty
+    /// thousand handshakes, because in simulation none of the time passes in which computing would come back. connect: as
+    /// long as the patience of those who dial, because here both sides of a storm compute on one machine.
+    pub const LOCAL: Self = Self {
+        total: 4096,
+        per_ip: 4096,
+        per_prefix: 4096,
+        bytes: 512 << 20,
+        cpu_burst: Duration::from_secs(10),
+        cpu_share: 1.0,
+        prefix_part: 1,
+        connect: Duration::from_secs(30),
+        ..Self::PUBLIC
+    };
+}
+
+/// Retries in a second: at the 0.03 ms that one costs us, half a core.
+const RETRIES: u32 = 16_384;
+/// Prefixes whose computing time is kept before those that have all of theirs back are forgotten. The table cannot grow
+/// without bound: each entry was paid for by a handshake, and is back to full within seconds.
+const PREFIXES: usize = 1024;
+
+/// A handshake under way. Numbers only grow, so the smallest is the oldest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AttemptId(u64);
+
+/// What becomes of an arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may shake hands, under this number, after this other handshake has been ended.
+    Admit(AttemptId, Option<AttemptId>),
+    /// It has to prove its address first.
+    Retry,
+    /// It is told no.
+    Refuse(Refusal),
+    /// It is told nothing.
+    Ignore,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Host(u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Prefix(u64);
+
+/// Where an arrival is from. IPv4 and IPv6 never share a number: no IPv6 address that is routed begins with zeroes.
+fn origin(ip: IpAddr) -> (Host, Prefix) {
+    match canonical_ip(ip) {
+        IpAddr::V4(v4) => {
+            let bits = u64::from(v4.to_bits());
+            (Host(bits), Prefix(bits >> 8))
+        }
+        IpAddr::V6(v6) => {
+            let bits = (v6.to_bits() >> 64) as u64;
+            (Host(bits), Prefix(bits >> 16 << 16))
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Shaking {
+    host: Host,
+    prefix: Prefix,
+    since: Instant,
+}
+
+/// Computing time that is left.
+#[derive(Debug, Clone, Copy)]
+struct Purse {
+    seconds: f64,
+    at: Instant,
+}
+
+/// A purse's size and how fast it fills.
+#[derive(Debug, Clone, Copy)]
+struct Income {
+    most: f64,
+    per_second: f64,
+}
+
+impl Purse {
+    fn at(self, now: Instant, income: Income) -> Self {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        Self { seconds: (self.seconds + passed * income.per_second).min(income.most), at: self.at.max(now) }
+    }
+}
+
+/// The limit that an arrival meets first.
+enum Over {
+    Host,
+    Prefix,
+    Total(Refusal),
+}
+
+/// The handshakes under way.
+#[derive(Debug)]
+pub struct Admission {
+    limits: HandshakeLimits,
+    last: u64,
+    shaking: BTreeMap<AttemptId, Shaking>,
+    unproven: BTreeSet<AttemptId>,
+    hosts: BTreeMap<Host, BTreeSet<AttemptId>>,
+    prefixes: BTreeMap<Prefix, BTreeSet<AttemptId>>,
+    /// The same prefixes, by how many handshakes each has.
+    crowds: BTreeSet<(usize, Prefix)>,
+    purse: Purse,
+    /// Prefixes that have spent something lately.
+    purses: BTreeMap<Prefix, Purse>,
+    sweep_at: usize,
+    retries: TokenBucket,
+}
+
+impl Admission {
+    /// With nothing under way.
+    pub fn new(limits: HandshakeLimits, now: Instant) -> Self {
+        Self {
+            limits,
+            last: 0,
+            shaking: BTreeMap::new(),
+            unproven: BTreeSet::new(),
+            hosts: BTreeMap::new(),
+            prefixes: BTreeMap::new(),
+            crowds: BTreeSet::new(),
+            purse: Purse { seconds: limits.cpu_burst.as_secs_f64(), at: now },
+            purses: BTreeMap::new(),
+            sweep_at: PREFIXES,
+            retries: TokenBucket::new(f64::from(RETRIES), RETRIES, now),
+        }
+    }
+
+    /// Judges an arrival. One that is admitted is under way from here on, and the one that it replaces is not.
+    pub fn judge(&mut self, from: IpAddr, proven: bool, banned: bool, now: Instant) -> Verdict {
+        if banned {
+            return if proven { Verdict::Refuse(Refusal::Banned) } else { Verdict::Ignore };
+        }
+        let (host, prefix) = origin(from);
+        if !proven && (self.limits.always_retry || self.is_high(now) || self.over(host, prefix).is_some()) {
+            return if self.retries.take(now).is_ok() { Verdict::Retry } else { Verdict::Ignore };
+        }
+        let instead = match self.room(host, prefix, now) {
+            Ok(instead) => instead,
+            Err(refusal) => return Verdict::Refuse(refusal),
+        };
+        if let Err(refusal) = self.pay(prefix, now) {
+            return Verdict::Refuse(refusal);
+        }
+        if let Some(victim) = instead {
+            self.ended(victim);
+        }
+        self.last += 1;
+        let id = AttemptId(self.last);
+        self.shaking.insert(id, Shaking { host, prefix, since: now });
+        if !proven {
+            self.unproven.insert(id);
+        }
+        self.hosts.entry(host).or_default().insert(id);
+        self.recount(prefix, |ids| {
+            ids.insert(id);
+        });
+        Verdict::Admit(id, instead)
+    }
+
+    /// A handshake is over, well or not. Idempotent: one that was replaced is over already.
+    pub fn ended(&mut self, id: AttemptId) {
+        let Some(Shaking { host, prefix, .. }) = self.shaking.remove(&id) else { return };
+        self.unproven.remove(&id);
+        if let Some(ids) = self.hosts.get_mut(&host) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.hosts.remove(&host);
+            }
+        }
+        self.recount(prefix, |ids| {
+            ids.remove(&id);
+        });
+    }
+
+    /// Handshakes under way.
+    pub fn under_way(&self) -> usize {
+        self.shaking.len()
+    }
+
+    fn recount(&mut self, prefix: Prefix, change: impl FnOnce(&mut BTreeSet<AttemptId>)) {
+        let ids = self.prefixes.entry(prefix).or_default();
+        self.crowds.remove(&(ids.len(), prefix));
+        change(ids);
+        if ids.is_empty() {
+            self.prefixes.remove(&prefix);
+        } else {
+            self.crowds.insert((ids.len(), prefix));
+        }
+    }
+
+    /// Whether arrivals have to prove their addresses.
+    fn is_high(&self, now: Instant) -> bool {
+        let limits = &self.limits;
+        let part = |used: usize, cap: usize| used as f64 >= cap as f64 * limits.low_water;
+        let income = self.income(1);
+        let spent = income.most - self.purse.at(now, income).seconds;
+        part(self.shaking.len(), limits.total)
+            || part(self.shaking.len() * limits.bytes_each, limits.bytes)
+            || spent >= income.most * limits.low_water
+    }
+
+    fn over(&self, host: Host, prefix: Prefix) -> Option<Over> {
+        let limits = &self.limits;
+        if self.hosts.get(&host).is_some_and(|ids| ids.len() >= limits.per_ip) {
+            Some(Over::Host)
+        } else if self.prefixes.get(&prefix).is_some_and(|ids| ids.len() >= limits.per_prefix) {
+            Some(Over::Prefix)
+        } else if self.shaking.len() >= limits.total {
+            Some(Over::Total(Refusal::Handshakes))
+        } else if (self.shaking.len() + 1) * limits.bytes_each > limits.bytes {
+            Some(Over::Total(Refusal::HandshakeBytes))
+        } else {
+            None
+        }
+    }
+
+    /// The handshake that has to go for one of a proven address to begin, if any. One is enough: whoever leaves a host has
+    /// left its prefix and the whole as well.
+    fn room(&self, host: Host, prefix: Prefix, now: Instant) -> Result<Option<AttemptId>, Refusal> {
+        let oldest_unproven = |ids: Option<&BTreeSet<AttemptId>>| {
+            ids.and_then(|ids| ids.iter().find(|id| self.unproven.contains(id)).copied())
+        };
+        let (victim, refusal) = match self.over(host, prefix) {
+            None => return Ok(None),
+            Some(Over::Host) => (oldest_unproven(self.hosts.get(&host)), Refusal::HandshakesPerIp),
+            Some(Over::Prefix) => (oldest_unproven(self.prefixes.get(&prefix)), Refusal::HandshakesPerPrefix),
+            Some(Over::Total(refusal)) => (self.worst(prefix, now), refusal),
+        };
+        victim.map(Some).ok_or(refusal)
+    }
+
+    fn worst(&self, prefix: Prefix, now: Instant) -> Option<AttemptId> {
+        let own = self.prefixes.get(&prefix).map_or(0, BTreeSet::len);
+        let crowd = || {
+            let (count, crowd) = self.crowds.last()?;
+            self.prefixes.get(crowd).filter(|_| *count > own + 1)?.first()
+        };
+        let slow = || {
+            let (id, oldest) = self.shaking.first_key_value()?;
+            (now.saturating_duration_since(oldest.since) >= self.limits.grace).then_some(id)
+        };
+        self.unproven.first().or_else(crowd).or_else(slow).copied()
+    }
+
+    /// What one in `part` of the computing time amounts to.
+    fn income(&self, part: u32) -> Income {
+        let part = f64::from(part.max(1));
+        Income { most: self.limits.cpu_burst.as_secs_f64() / part, per_second: self.limits.cpu_share / part }
+    }
+
+    /// Takes a handshake's computing time, from the whole and from the prefix's part of it.
+    fn pay(&mut self, prefix: Prefix, now: Instant) -> Result<(), Refusal> {
+        let price = self.limits.cpu_each.as_secs_f64();
+        let (all, part) = (self.income(1), self.income(self.limits.prefix_part));
+        let full = Purse { seconds: part.most, at: now };
+        let mut own = self.purses.get(&prefix).copied().unwrap_or(full).at(now, part);
+        let mut purse = self.purse.at(now, all);
+        if purse.seconds < price {
+            return Err(Refusal::HandshakeCpu);
+        }
+        if own.seconds < price {
+            return Err(Refusal::HandshakesPerPrefix);
+        }
+        purse.seconds -= price;
+        own.seconds -= price;
+        self.purse = purse;
+        self.purses.insert(prefix, own);
+        if self.purses.len() >= self.sweep_at {
+            self.purses.retain(|_, purse| purse.at(now, part).seconds < part.most);
+            self.sweep_at = PREFIXES.max(2 * self.purses.len());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

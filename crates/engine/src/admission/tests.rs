@@ -1,0 +1,235 @@
+//! The rows of the admission table, and a model: whatever arrives in whatever order, no limit is exceeded and every
+//! count equals a scan.
+
+use proptest::prelude::*;
+use rookery_runtime::Clock;
+
+use super::*;
+
+const SMALL: HandshakeLimits = HandshakeLimits {
+    total: 8,
+    per_ip: 2,
+    per_prefix: 4,
+    bytes: 8 * 1000,
+    bytes_each: 1000,
+    low_water: 0.5,
+    ..HandshakeLimits::PUBLIC
+};
+
+fn ip(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
+    [a, b, c, d].into()
+}
+
+fn start(limits: HandshakeLimits) -> (Admission, Instant) {
+    let now = Clock::system().now();
+    (Admission::new(limits, now), now)
+}
+
+fn admitted(verdict: Verdict) -> AttemptId {
+    let Verdict::Admit(id, _) = verdict else { panic!("{verdict:?}") };
+    id
+}
+
+/// Row 20: below the low-water mark the unproven are let in, above it they must prove their address, and the proven pass.
+#[test]
+fn above_the_low_water_mark_addresses_must_be_proven() {
+    let (mut doors, now) = start(SMALL);
+    for n in 0..4 {
+        admitted(doors.judge(ip(1, 1, n, 1), false, false, now));
+    }
+    assert_eq!(doors.judge(ip(1, 1, 9, 1), false, false, now), Verdict::Retry);
+    let first = admitted(doors.judge(ip(1, 1, 9, 1), true, false, now));
+    doors.ended(first);
+    assert_eq!(doors.judge(ip(1, 1, 9, 1), false, false, now), Verdict::Retry, "still at half");
+    let (mut strict, now) = start(HandshakeLimits { always_retry: true, ..SMALL });
+    assert_eq!(strict.judge(ip(1, 1, 1, 1), false, false, now), Verdict::Retry);
+    admitted(strict.judge(ip(1, 1, 1, 1), true, false, now));
+}
+
+/// Row 21: the oldest unproven handshake makes room; without one, the most crowded prefix's oldest; without a crowd,
+/// whoever is over its grace; else the arrival is refused.
+#[test]
+fn the_oldest_unproven_goes_first_then_the_crowd_then_the_slow() {
+    let (mut doors, now) = start(HandshakeLimits { low_water: 1.0, ..SMALL });
+    let unproven = admitted(doors.judge(ip(9, 0, 0, 1), false, false, now));
+    let crowd: Vec<AttemptId> =
+        (0..3).map(|n| admitted(doors.judge(ip(2, 2, 2, n), true, false, now))).collect();
+    let others: Vec<AttemptId> =
+        (0..4).map(|n| admitted(doors.judge(ip(3, 3, n, 1), true, false, now))).collect();
+    let Verdict::Admit(_, Some(gone)) = doors.judge(ip(4, 0, 0, 1), true, false, now) else { panic!() };
+    assert_eq!(gone, unproven);
+    let Verdict::Admit(_, Some(gone)) = doors.judge(ip(4, 0, 1, 1), true, false, now) else { panic!() };
+    assert_eq!(gone, crowd[0]);
+    // Two of the crowd are left: no more crowded than the newcomer's prefix would become.
+    assert_eq!(doors.judge(ip(3, 3, 0, 2), true, false, now), Verdict::Refuse(Refusal::Handshakes));
+    let late = now + SMALL.grace;
+    let Verdict::Admit(_, Some(gone)) = doors.judge(ip(3, 3, 0, 2), true, false, late) else { panic!() };
+    assert_eq!(gone, crowd[1]);
+    assert_eq!(doors.under_way(), SMALL.total);
+    doors.ended(gone);
+    assert_eq!(doors.under_way(), SMALL.total, "an end counts once");
+    doors.ended(others[0]);
+    assert_eq!(doors.under_way(), SMALL.total - 1);
+}
+
+/// Row 9: a host's limit refuses before anything is paid, forged arrivals cannot keep the true host out, and others are
+/// not affected. An IPv6 host has a /64, and a mapped address is its IPv4 host.
+#[test]
+fn limits_per_host_hold_and_forgers_cannot_use_them_against_the_host() {
+    let (mut doors, now) = start(HandshakeLimits { low_water: 1.0, ..SMALL });
+    let forged: Vec<AttemptId> =
+        (0..2).map(|_| admitted(doors.judge(ip(1, 1, 1, 1), false, false, now))).collect();
+    assert_eq!(doors.judge(ip(1, 1, 1, 1), false, false, now), Verdict::Retry);
+    for gone in forged {
+        assert!(
+            matches!(doors.judge(ip(1, 1, 1, 1), true, false, now), Verdict::Admit(_, Some(g)) if g == gone)
+        );
+    }
+    let mapped: IpAddr = "::ffff:1.1.1.1".parse().unwrap();
+    assert_eq!(doors.judge(mapped, true, false, now), Verdict::Refuse(Refusal::HandshakesPerIp));
+    admitted(doors.judge(ip(1, 1, 1, 2), true, false, now));
+    admitted(doors.judge(ip(1, 1, 1, 3), true, false, now));
+    assert_eq!(doors.judge(ip(1, 1, 1, 4), true, false, now), Verdict::Refuse(Refusal::HandshakesPerPrefix));
+    for end in ["2001:db8:1:1::1", "2001:db8:1:1:ffff::2"] {
+        admitted(doors.judge(end.parse().unwrap(), true, false, now));
+    }
+    let third: IpAddr = "2001:db8:1:1::3".parse().unwrap();
+    assert_eq!(doors.judge(third, true, false, now), Verdict::Refuse(Refusal::HandshakesPerIp));
+}
+
+#[test]
+fn a_banned_address_is_refused_and_a_forged_one_is_told_nothing() {
+    let (mut doors, now) = start(SMALL);
+    assert_eq!(doors.judge(ip(1, 1, 1, 1), true, true, now), Verdict::Refuse(Refusal::Banned));
+    assert_eq!(doors.judge(ip(1, 1, 1, 1), false, true, now), Verdict::Ignore);
+    assert_eq!(doors.under_way(), 0);
+}
+
+/// Computing time: a storm of a thousand passes at once, also from one prefix; then each prefix has its part, all
+/// together have theirs, and both come back.
+#[test]
+fn a_storm_of_a_thousand_passes_and_computing_time_is_bounded() {
+    let limits = HandshakeLimits {
+        total: 100_000,
+        per_ip: 100_000,
+        per_prefix: 100_000,
+        bytes: usize::MAX,
+        ..HandshakeLimits::PUBLIC
+    };
+    let (mut doors, now) = start(limits);
+    let mut passed = 0;
+    while let Verdict::Admit(..) = doors.judge(ip(1, 1, 1, 1), true, false, now) {
+        passed += 1;
+    }
+    assert!((1_600..1_700).contains(&passed), "a quarter of two seconds at 0.3 ms: {passed}");
+    assert_eq!(doors.judge(ip(1, 1, 1, 2), true, false, now), Verdict::Refuse(Refusal::HandshakesPerPrefix));
+    admitted(doors.judge(ip(1, 1, 2, 1), true, false, now));
+    passed += 1;
+    assert_eq!(doors.judge(ip(1, 1, 2, 1), false, false, now), Verdict::Retry, "above the low-water mark");
+    for n in 0..60_000_u32 {
+        let [_, b, c, d] = n.to_be_bytes();
+        match doors.judge(ip(7, b, c, d), true, false, now) {
+            Verdict::Admit(..) => passed += 1,
+            verdict => assert!(matches!(
+                verdict,
+                Verdict::Refuse(Refusal::HandshakeCpu | Refusal::HandshakesPerPrefix)
+            )),
+        }
+    }
+    assert!((6_600..6_700).contains(&passed), "two seconds at 0.3 ms: {passed}");
+    let later = now + Duration::from_secs(4);
+    admitted(doors.judge(ip(1, 1, 1, 1), true, false, later));
+}
+
+/// Row 20: a hundred thousand forged addresses are answered as far as Retries are worth it, and hold nothing.
+#[test]
+fn a_flood_of_forged_addresses_holds_a_quarter_at_most() {
+    let (mut doors, now) = start(HandshakeLimits::PUBLIC);
+    let mut counts = [0_usize; 3];
+    for n in 0..100_000_u32 {
+        let [_, b, c, d] = n.to_be_bytes();
+        match doors.judge(ip(8 + d % 64, d, c, b), false, false, now) {
+            Verdict::Admit(..) => counts[0] += 1,
+            Verdict::Retry => counts[1] += 1,
+            Verdict::Ignore => counts[2] += 1,
+            Verdict::Refuse(why) => panic!("an unproven arrival was refused: {why}"),
+        }
+    }
+    assert_eq!(counts, [64, 16_384, 100_000 - 64 - 16_384]);
+    assert_eq!((doors.under_way(), doors.purses.len() <= 64), (64, true));
+    for n in 0..192 {
+        admitted(doors.judge(ip(200, n, 1, 1), true, false, now));
+    }
+    for n in 0..64 {
+        let honest = doors.judge(ip(201, n, 1, 1), true, false, now);
+        assert!(matches!(honest, Verdict::Admit(_, Some(_))), "the forged make room: {honest:?}");
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Arrive { ip: IpAddr, proven: bool, banned: bool },
+    End(usize),
+    Pass(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let arrive = (0_u8..4, 0_u8..3, 0_u8..3, any::<bool>(), proptest::bool::weighted(0.05));
+    prop_oneof![
+        8 => arrive.prop_map(|(b, c, d, proven, banned)| Step::Arrive { ip: ip(1, b, c, d), proven, banned }),
+        3 => (0_usize..8).prop_map(Step::End),
+        1 => (0_u64..3_000).prop_map(Step::Pass),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn admission_equals_a_list_and_exceeds_no_limit(steps in proptest::collection::vec(step(), 1..200)) {
+        // Computing time for ten handshakes at once, so that it binds as well.
+        let limits = HandshakeLimits { cpu_burst: Duration::from_millis(10), cpu_each: Duration::from_millis(1),
+            cpu_share: 0.01, prefix_part: 2, ..SMALL };
+        let (mut doors, mut now) = start(limits);
+        let mut known: Vec<(AttemptId, IpAddr, bool)> = Vec::new();
+        let (mut paid, began) = (0_u32, now);
+        for step in steps {
+            match step {
+                Step::Pass(ms) => now += Duration::from_millis(ms),
+                Step::End(which) => if which < known.len() {
+                    let (id, ..) = known.remove(which);
+                    doors.ended(id);
+                    doors.ended(id);
+                },
+                Step::Arrive { ip, proven, banned } => match doors.judge(ip, proven, banned, now) {
+                    Verdict::Admit(id, instead) => {
+                        prop_assert!(!banned);
+                        prop_assert!(known.iter().all(|(other, ..)| *other < id), "numbers only grow");
+                        if let Some(victim) = instead {
+                            prop_assert!(proven, "only the proven replace anybody");
+                            let at = known.iter().position(|(id, ..)| *id == victim).expect("it was under way");
+                            known.remove(at);
+                        }
+                        known.push((id, ip, proven));
+                        paid += 1;
+                    }
+                    Verdict::Retry => prop_assert!(!proven && !banned),
+                    Verdict::Refuse(why) => prop_assert!(proven && (why == Refusal::Banned) == banned),
+                    Verdict::Ignore => prop_assert!(!proven && banned),
+                },
+            }
+            prop_assert_eq!(doors.under_way(), known.len());
+            prop_assert!(known.len() <= limits.total);
+            prop_assert_eq!(doors.unproven.len(), known.iter().filter(|(.., proven)| !proven).count());
+            for (_, at, _) in &known {
+                let (host, prefix) = origin(*at);
+                let from = |same: &dyn Fn(IpAddr) -> bool| known.iter().filter(|(_, ip, _)| same(*ip)).count();
+                prop_assert_eq!(doors.hosts[&host].len(), from(&|ip| origin(ip).0 == host));
+                prop_assert_eq!(doors.prefixes[&prefix].len(), from(&|ip| origin(ip).1 == prefix));
+                prop_assert!(doors.hosts[&host].len() <= limits.per_ip);
+                prop_assert!(doors.prefixes[&prefix].len() <= limits.per_prefix);
+            }
+            prop_assert_eq!(doors.crowds.len(), doors.prefixes.len());
+            let most = 10.0 + 10.0 * now.saturating_duration_since(began).as_secs_f64();
+            prop_assert!(f64::from(paid) <= most + 1e-6, "{} handshakes, {} were to be had", paid, most);
+        }
+    }
+}
