@@ -8,24 +8,28 @@
 //!
 //! While the scenario runs, invariants are checked at every step of [`WorldConfig::step`] of virtual time. Three are
 //! always there: no task has panicked, no node has stopped itself, and at the end every node's tasks end within
-//! [`CLOSE_WITHIN`] and leave no connection behind.
+//! [`CLOSE_WITHIN`] and leave no connection and no socket behind.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use rand::Rng;
 use rookery_observe::Trace;
 use rookery_runtime::rng::ChaCha8Rng;
 use rookery_runtime::{Clock, Env, RngSource};
 use rookery_transport::Transport;
+use rookery_transport::quic::{Datagrams, Quic, QuicLimits, QuicTls};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::auditor::{AuditHash, Auditor, describe};
+use crate::datagram::HostDatagrams;
 use crate::fabric::{Down, Fabric};
 
 /// How long a node may take to stop, in virtual time; a real one promises the same on Ctrl-C.
@@ -65,11 +69,29 @@ pub struct Node {
     pub ip: IpAddr,
     /// Clock, randomness, scope, trace.
     pub env: Env,
-    /// Its host's sockets.
+    /// Its host's sockets for streams.
     pub transport: Arc<dyn Transport>,
+    /// Its host's sockets for datagrams.
+    datagrams: HostDatagrams,
+    /// What its QUIC seals tokens with; the same for every node that is started on this host.
+    secret: [u8; 32],
 }
 
 impl Node {
+    /// Its host's sockets for datagrams.
+    pub fn datagrams(&self) -> Arc<dyn Datagrams> {
+        Arc::new(self.datagrams.clone())
+    }
+
+    /// A QUIC transport over its host's datagrams: the real one. Tokens from it are good after a restart, as those
+    /// of a node that keeps its secret are.
+    ///
+    /// # Errors
+    /// When the TLS configuration cannot be used for QUIC.
+    pub fn quic(&self, tls: QuicTls, limits: QuicLimits) -> io::Result<Quic> {
+        Quic::start(&self.env, tls, &self.secret, limits, self.datagrams())
+    }
+
     /// An address at this node's host.
     pub const fn at(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.ip, port)
@@ -254,7 +276,10 @@ impl World {
         let trace = Trace::to(Arc::clone(&self.auditor) as _, number);
         let unix = self.env.clock.unix();
         let env = Env::simulated(self.seed, number, unix, skew, trace);
-        let node = Node { number, ip, env, transport: self.fabric.host(ip) };
+        let datagrams = self.fabric.datagrams(ip);
+        let mut secret = [0; 32];
+        self.rng(&format!("quic secret {ip}"), 0).fill_bytes(&mut secret);
+        let node = Node { number, ip, env, transport: self.fabric.host(ip), datagrams, secret };
         nodes.push(node.clone());
         node
     }
@@ -386,7 +411,10 @@ impl World {
         self.fabric.calm();
         let gone = self
             .until("connections end with their nodes", CLOSE_WITHIN, || self.fabric.connections().is_empty());
-        gone.await.map_err(|why| format!("{why}; still held: {:?}", self.fabric.connections().first()))
+        gone.await.map_err(|why| format!("{why}; still held: {:?}", self.fabric.connections().first()))?;
+        let gone =
+            self.until("sockets end with their nodes", CLOSE_WITHIN, || self.fabric.sockets().is_empty());
+        gone.await.map_err(|why| format!("{why}; still bound: {:?}", self.fabric.sockets().first()))
     }
 
     fn failure(&self, what: String) -> Failure {

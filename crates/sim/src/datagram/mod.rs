@@ -20,8 +20,8 @@
 //! addresses mapped; one bound to an address of IPv4 hears IPv4 only. A socket bound to any address says that, and
 //! what it receives says to which address it came.
 //!
-//! Faults are the fabric's: [`partition`](Fabric::partition) and [`down`](Fabric::down), of either kind, swallow what
-//! arrives meanwhile. Nothing tells a sender: no ICMP, so what goes to nobody vanishes like what is lost.
+//! Faults are the fabric's: [`partition`](crate::Fabric::partition) and [`down`](crate::Fabric::down), of either
+//! kind, swallow what arrives meanwhile. Nothing tells a sender: no ICMP, so what goes to nobody vanishes like what is lost.
 //!
 //! # What it traces
 //!
@@ -41,8 +41,6 @@
 //! [`Fabric`]: crate::Fabric
 //! [`Fabric::datagrams`]: crate::Fabric::datagrams
 //! [`Fabric::set_receive_buffer`]: crate::Fabric::set_receive_buffer
-//! [`Fabric::partition`]: crate::Fabric::partition
-//! [`Fabric::down`]: crate::Fabric::down
 //! [`Link`]: crate::Link
 //! [`Link::window`]: crate::Link::window
 //! [`Link::mtu`]: crate::Link::mtu

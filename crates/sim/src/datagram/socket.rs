@@ -11,6 +11,7 @@ use bytes::Bytes;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use rookery_base::id::mapped;
+use rookery_transport::quic::{Bound, Datagrams};
 
 use crate::fabric::Shared;
 
@@ -38,6 +39,14 @@ impl HostDatagrams {
             self.shared.with_datagrams(|udp, ground, _| udp.bind(ground, self.ip, at))?;
         let told = SocketAddr::new(at.ip(), bound.port());
         Ok(SimUdp { shared: Arc::clone(&self.shared), at: bound, told, receive_buffer })
+    }
+}
+
+impl Datagrams for HostDatagrams {
+    fn bind(&self, at: SocketAddr) -> io::Result<Bound> {
+        let socket = self.socket(at)?;
+        let receive_buffer = Some(socket.receive_buffer());
+        Ok(Bound { socket: Arc::new(socket), receive_buffer })
     }
 }
 
