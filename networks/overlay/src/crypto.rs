@@ -13,6 +13,7 @@ use aws_lc_rs::signature::{
     ED25519, Ed25519KeyPair, KeyPair as _, ML_DSA_65, ML_DSA_65_SIGNING, PqdsaKeyPair, UnparsedPublicKey,
 };
 use rookery_base::{Hash32, PeerId};
+use rookery_transport::tls::Identity;
 
 /// Longest public key of any scheme: ML-DSA-65's.
 pub const MAX_SPKI: usize = 22 + 1952;
@@ -137,6 +138,17 @@ pub trait Signer: Send + Sync {
 
     /// The public key that signed, and the signature. `None` when the library fails.
     fn sign(&self, message: &[u8]) -> Option<(Vec<u8>, Vec<u8>)>;
+}
+
+impl Signer for Identity {
+    fn keys(&self) -> KeySet {
+        let hashes = self.hashes();
+        KeySet { ml_dsa_65: Hash32(hashes.post_quantum), ed25519: Hash32(hashes.classic) }
+    }
+
+    fn sign(&self, message: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        Some((self.public_key().to_vec(), Self::sign(self, message).ok()?))
+    }
 }
 
 /// One key pair in memory.

@@ -1,0 +1,244 @@
+//! `get_records` and `records`: who else is there, in their own signed words.
+//!
+//! ```text
+//!  session begins, then every ten minutes -> get_records ... records -> signatures hold? -> reactor: table
+//!                                                                                       -> address book: to be dialled
+//!  get_records -> reactor: our own record, and a sample of those that we confirmed -> records
+//! ```
+//!
+//! **Confirmed before disclosed.** A record is passed on only when we have had a session with its owner's proven identity at
+//! one of its addresses, dialled by either side: QUIC has then shown that the owner receives there. What we merely heard is
+//! dialled, and not told. So a lie travels one hop, and a thousand records of nobody end with who told them.
+//!
+//! **The sample** that a peer gets is at most sixteen records, chosen by a keyed hash of the record, the asker's address group
+//! and the hour: random to the asker, and the same for all that ask from its group within the hour. Asking again, or under
+//! other identities, does not read the whole table.
+//!
+//! | abuse | what stops it |
+//! |---|---|
+//! | forged records | the signature; one that fails ends the session |
+//! | records of invented peers | [`PER_TELLER`] unconfirmed ones are kept for one teller, all teller's together at most [`RECORDS`]; none is passed on |
+//! | old records shown again | a lower sequence never replaces a higher; records end by their expiry, at most [`LIFETIME_MAX`] from now |
+//! | asking without end | one question in twenty seconds is answered; the answer is the same within the hour |
+//! | answers that nobody asked for | refused before they are read |
+//! | making us check signatures | sixteen for each question of ours: 0.7 ms in ten minutes, on the routine of the peer that sent them |
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `table.rs` | the records, pure: bounds, confirmation, samples |
+//! | `actor.rs` | the loop; our own record; the application's handle |
+
+mod actor;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng;
+use rookery_base::{Direction, Frame, Generation, Hash32, PeerFault, PeerFaultKind, PeerId};
+use rookery_engine::book::Record as BookRecord;
+use rookery_engine::dial::connected;
+use rookery_engine::{
+    AddressMail, AddressService, Answer, Command, End, Flow, KindSpec, LaneName, Outbox, Over, PeerFacts,
+    PeerHandle, Pipe, RequestKey, Role, Service,
+};
+use rookery_runtime::{Instant, Lane, LaneOpener, Push};
+
+use super::{Mailer, malformed, rate, spec};
+use crate::wire::SignedRecord;
+use crate::wire::discovery as wire;
+use crate::wire::kind::{GET_RECORDS, RECORDS as RECORDS_KIND};
+
+pub use actor::{Discovery, DiscoveryConfig, DiscoveryHandle};
+pub use table::{LIFETIME_MAX, PER_TELLER, RECORDS};
+
+/// How long an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// How often a peer is asked again: a few times within a record's lifetime.
+pub const ASK_EVERY: Duration = Duration::from_secs(600);
+/// Each question comes up to this much later, so that peers which began together do not ask together.
+const ASK_JITTER_MS: u64 = 60_000;
+
+/// What this service declares. One question at the start and one for a reconnection at once; what is more than that is
+/// not answered.
+pub const SPECS: [KindSpec; 2] = [
+    spec(
+        GET_RECORDS,
+        "get_records",
+        (wire::GET_LEN, wire::GET_LEN),
+        Role::Request(1),
+        rate(0.05, 2, Over::Drop),
+        LaneName::Control,
+    ),
+    spec(
+        RECORDS_KIND,
+        "records",
+        (1, wire::MAX_LEN),
+        Role::Answer { to: GET_RECORDS, unasked: 0 },
+        rate(1.0, 4, Over::Wait),
+        LaneName::Answer,
+    ),
+];
+
+/// From pipes to the reactor.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// A session is established. First in its lane.
+    Up(PeerHandle, PeerId),
+    /// Records whose signatures hold.
+    Records(Generation, Vec<SignedRecord>),
+    /// The peer asks for this many records.
+    Asked(Generation, usize),
+    /// The session has ended. The farewell of its lane.
+    Gone(Generation),
+}
+
+/// From the reactor to a pipe: answer with these records.
+struct Tell(Vec<Bytes>);
+
+/// The service: one pipe for each peer, and the ways to the reactor and to the address book.
+pub struct DiscoveryService {
+    network: Hash32,
+    mail: LaneOpener<Mail>,
+    addresses: AddressService,
+}
+
+impl Service for DiscoveryService {
+    fn name(&self) -> &'static str {
+        "discovery"
+    }
+
+    fn kinds(&self) -> &[KindSpec] {
+        &SPECS
+    }
+
+    fn pipe(&self, facts: &PeerFacts, handle: PeerHandle) -> Box<dyn Pipe> {
+        Box::new(DiscoveryPipe {
+            network: self.network,
+            mailer: Mailer::new(self.mail.open(Mail::Gone(handle.generation))),
+            book: self.addresses.open(),
+            session: handle.generation,
+            source: facts.addr.ip(),
+            up: Some((handle, facts.peer)),
+            connected: (facts.direction == Direction::Outbound).then(|| connected(facts)),
+            next: None,
+            asked: 0,
+        })
+    }
+}
+
+struct DiscoveryPipe {
+    network: Hash32,
+    mailer: Mailer<Mail>,
+    /// None when all lanes are taken: the book goes without.
+    book: Option<Lane<AddressMail>>,
+    session: Generation,
+    source: IpAddr,
+    /// The first mail, until the start.
+    up: Option<(PeerHandle, PeerId)>,
+    /// What to tell the book at the start; only of peers that we dialled.
+    connected: Option<AddressMail>,
+    next: Option<Instant>,
+    /// Questions so far, which also number the randomness of their times.
+    asked: u32,
+}
+
+impl DiscoveryPipe {
+    fn ask(&mut self, now: Instant, out: &mut Outbox) {
+        let number = self.session.0.rotate_left(32) ^ u64::from(self.asked);
+        let jitter = out.env().rng.fork("overlay-discovery", number).next_u64() % ASK_JITTER_MS;
+        self.asked = self.asked.wrapping_add(1);
+        self.next = Some(now + ASK_EVERY + Duration::from_millis(jitter));
+        // Refused only while the last question is open, or when the session is ending.
+        let _ = out.request(RequestKey::only(GET_RECORDS), wire::encode_get().to_vec(), ANSWER_WITHIN);
+    }
+
+    /// Hearsay is not worth waiting for: what finds no room in the book's lane is dropped, and the mailbox counts it.
+    fn tell_book(&self, mail: AddressMail, bytes: usize) {
+        if let Some(book) = &self.book {
+            let _: Push<AddressMail> = book.push(mail, bytes);
+        }
+    }
+
+    fn heard(&mut self, body: &Bytes, out: &mut Outbox) -> Flow {
+        let records = match wire::decode_records(body) {
+            Ok(records) => records,
+            Err(error) => return malformed("records", error, out),
+        };
+        let unix = out.env().clock.unix();
+        // Expired ones are not worth a check: the peer's clock or ours is off.
+        let current: Vec<SignedRecord> =
+            records.into_iter().filter(|record| record.expiry > unix).map(SignedRecord::detached).collect();
+        if let Some(forged) = current.iter().find(|record| !record.verify(&self.network)) {
+            let detail = format!("a record of {} whose signature does not hold", forged.id());
+            return out.fault(PeerFault::close(PeerFaultKind::InvalidData, detail));
+        }
+        let to_dial = |record: &SignedRecord| {
+            let addrs = record.addrs.clone().into_iter();
+            addrs.map(|addr| BookRecord { addr, services: 0, time: unix, keyed: false })
+        };
+        let addrs: Vec<BookRecord> = current.iter().flat_map(to_dial).collect();
+        if !addrs.is_empty() {
+            let bytes = size_of::<BookRecord>() * addrs.len();
+            self.tell_book(AddressMail::Heard(addrs, self.source), bytes);
+        }
+        let bytes = current.iter().map(|record| record.raw().len()).sum();
+        self.mailer.tell(Mail::Records(self.session, current), bytes)
+    }
+}
+
+impl Pipe for DiscoveryPipe {
+    fn on_start(&mut self, now: Instant, out: &mut Outbox) -> Flow {
+        if let Some(connected) = self.connected.take() {
+            self.tell_book(connected, 0);
+        }
+        self.ask(now, out);
+        match self.up.take() {
+            Some((handle, peer)) => self.mailer.tell(Mail::Up(handle, peer), 0),
+            None => Flow::Continue,
+        }
+    }
+
+    fn key(&self, _frame: &Frame) -> Option<RequestKey> {
+        Some(RequestKey::only(GET_RECORDS))
+    }
+
+    fn on_frame(&mut self, _now: Instant, frame: Frame, out: &mut Outbox) -> Flow {
+        match wire::decode_get(&frame.body) {
+            Ok(most) => self.mailer.tell(Mail::Asked(self.session, most), 0),
+            Err(error) => malformed("get_records", error, out),
+        }
+    }
+
+    fn on_answer(&mut self, _now: Instant, answer: Answer, out: &mut Outbox) -> Flow {
+        match answer.end {
+            End::Answered(frame, _) => self.heard(&frame.body, out),
+            // It may have heard us too often, or have nothing to say. The next question has its time.
+            End::TimedOut | End::Gone(_) => Flow::Continue,
+        }
+    }
+
+    fn on_command(&mut self, _now: Instant, command: Command, out: &mut Outbox) -> Flow {
+        if let Some(Tell(records)) = command.take() {
+            out.send(RECORDS_KIND, wire::encode_records(&records));
+        }
+        Flow::Continue
+    }
+
+    fn timer(&self) -> Option<Instant> {
+        self.next
+    }
+
+    fn on_timer(&mut self, now: Instant, out: &mut Outbox) -> Flow {
+        self.ask(now, out);
+        Flow::Continue
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.mailer.poll_room(cx)
+    }
+}

@@ -1,0 +1,200 @@
+//! The side that is asked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rookery_engine::{StreamPeer, StreamService};
+use rookery_runtime::{BoxFuture, Clock, OnPanic};
+use rookery_transport::{MuxStream, WriteHalf};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{BodyReader, BodyWriter, RequestError, read_head};
+use crate::wire::request::{AnswerHead, RequestHead, ServiceName, Status};
+
+/// What a service's requests may take.
+#[derive(Debug, Clone, Copy)]
+pub struct ServiceLimits {
+    /// Requests served at a time, of all peers together. More are told `busy`.
+    pub at_once: usize,
+    /// Bytes of a request's body.
+    pub most_body: u64,
+    /// Time for the whole: body, handler, answer. A handler that needs longer is dropped; an answer that it has not begun
+    /// is `late`, one that it has begun is reset.
+    pub within: Duration,
+}
+
+impl ServiceLimits {
+    /// For small questions: 64 at once, a megabyte each, half a minute.
+    pub const SMALL: Self = Self { at_once: 64, most_body: 1024 * 1024, within: Duration::from_secs(30) };
+}
+
+/// A request, as its handler gets it.
+pub struct Incoming {
+    /// Who asks.
+    pub peer: StreamPeer,
+    /// What for.
+    pub header: Bytes,
+    /// The request's body.
+    pub body: BodyReader,
+}
+
+/// Serves the requests of one service.
+pub trait Handler: Send + Sync {
+    /// Answers a request. An error is told as a status, if the answer has not begun, and resets the stream otherwise.
+    fn handle<'a>(
+        &'a self,
+        request: Incoming,
+        answer: &'a mut AnswerWriter,
+    ) -> BoxFuture<'a, Result<(), RequestError>>;
+}
+
+/// An answer on its way out.
+pub struct AnswerWriter {
+    stage: Stage,
+    clock: Clock,
+}
+
+enum Stage {
+    /// Nothing was said.
+    Silent(WriteHalf),
+    /// The head was sent.
+    Begun(BodyWriter),
+    /// All was said, or writing failed.
+    Over,
+}
+
+impl AnswerWriter {
+    const fn new(write: WriteHalf, clock: Clock) -> Self {
+        Self { stage: Stage::Silent(write), clock }
+    }
+
+    /// Sends the answer's head. Once; a second one is ignored.
+    ///
+    /// # Errors
+    /// When the header is too long (then the answer has not begun), or the stream does not take it.
+    pub async fn begin(&mut self, status: Status, header: Bytes) -> Result<(), RequestError> {
+        let head = AnswerHead { status, header }.encode().ok_or(RequestError::HeaderTooLong)?;
+        let Stage::Silent(write) = std::mem::replace(&mut self.stage, Stage::Over) else { return Ok(()) };
+        let mut body = BodyWriter::new(write, self.clock);
+        body.write(&head).await?;
+        self.stage = Stage::Begun(body);
+        Ok(())
+    }
+
+    /// Writes bytes of the body, after a head of [`Status::Ok`] if none was sent; waits while the peer does not read.
+    ///
+    /// # Errors
+    /// When the stream does not take them.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), RequestError> {
+        if matches!(self.stage, Stage::Silent(_)) {
+            self.begin(Status::Ok, Bytes::new()).await?;
+        }
+        match &mut self.stage {
+            Stage::Begun(body) => body.write(bytes).await,
+            Stage::Silent(_) | Stage::Over => Ok(()),
+        }
+    }
+
+    /// Says that the answer is complete.
+    async fn finish(&mut self) -> Result<(), RequestError> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Begun(body) => body.finish().await,
+            Stage::Silent(_) | Stage::Over => Ok(()),
+        }
+    }
+
+    /// Ends with this status, if nothing was said; otherwise the stream is reset, since what was begun cannot be completed.
+    async fn fail(&mut self, status: Status) -> Result<(), RequestError> {
+        if matches!(self.stage, Stage::Silent(_)) {
+            self.begin(status, Bytes::new()).await?;
+            return self.finish().await;
+        }
+        self.stage = Stage::Over;
+        Ok(())
+    }
+}
+
+struct Served {
+    handler: Arc<dyn Handler>,
+    limits: ServiceLimits,
+    slots: Semaphore,
+}
+
+/// The services of a node. Cloning gives another handle to the same table and the same slots.
+#[derive(Clone, Default)]
+pub struct RequestServer {
+    services: Arc<BTreeMap<ServiceName, Served>>,
+}
+
+impl RequestServer {
+    /// Serves these; of two with one name the later.
+    pub fn new(services: impl IntoIterator<Item = (ServiceName, ServiceLimits, Arc<dyn Handler>)>) -> Self {
+        let served = services.into_iter().map(|(name, limits, handler)| {
+            (name, Served { handler, limits, slots: Semaphore::new(limits.at_once) })
+        });
+        Self { services: Arc::new(served.collect()) }
+    }
+
+    /// Serves one stream to its end. Dropping the future resets what has not been finished.
+    ///
+    /// # Errors
+    /// Why it did not come to a good end; the peer was told, as far as it could be.
+    pub async fn serve(&self, peer: StreamPeer, stream: MuxStream) -> Result<(), RequestError> {
+        let MuxStream { mut read, write } = stream;
+        let clock = peer.env.clock;
+        let mut answer = AnswerWriter::new(write, clock);
+        // A head that is none gets no answer: the stream is reset.
+        let head = RequestHead::decode(&read_head(&mut read, clock).await?)?;
+        let (served, _slot) = match self.admit(&head.service) {
+            Ok(admitted) => admitted,
+            Err(status) => return answer.fail(status).await,
+        };
+        let body = BodyReader::new(read, clock, served.limits.most_body);
+        let request = Incoming { peer, header: head.header, body };
+        let handled = clock.timeout(served.limits.within, served.handler.handle(request, &mut answer)).await;
+        match handled {
+            Some(Ok(())) if !matches!(answer.stage, Stage::Silent(_)) => answer.finish().await,
+            Some(Ok(())) => answer.fail(Status::Failed).await,
+            Some(Err(error)) => {
+                let status = match &error {
+                    RequestError::TooLarge(_) => Status::TooLarge,
+                    RequestError::Late(..) => Status::Late,
+                    RequestError::Answered(status, _) => *status,
+                    _ => Status::Failed,
+                };
+                answer.fail(status).await?;
+                Err(error)
+            }
+            None => {
+                answer.fail(Status::Late).await?;
+                Err(RequestError::Late("the service", served.limits.within.as_secs()))
+            }
+        }
+    }
+
+    fn admit(&self, name: &ServiceName) -> Result<(&Served, SemaphorePermit<'_>), Status> {
+        let served = self.services.get(name).ok_or(Status::NoService)?;
+        let slot = served.slots.try_acquire().map_err(|_| Status::Busy)?;
+        Ok((served, slot))
+    }
+}
+
+impl StreamService for RequestServer {
+    fn accept(&self, peer: &StreamPeer, stream: MuxStream) {
+        let (server, peer) = (self.clone(), peer.clone());
+        peer.env.scope.clone().spawn("request", OnPanic::EndScope, async move {
+            let (env, session) = (peer.env.clone(), peer.handle.generation.0);
+            let verdict = match server.serve(peer, stream).await {
+                Ok(()) => "served",
+                Err(RequestError::Broken(_)) => "broken",
+                Err(RequestError::Late(..)) => "late",
+                Err(RequestError::TooLarge(_)) => "too_large",
+                Err(RequestError::Malformed(_)) => "malformed",
+                Err(RequestError::HeaderTooLong | RequestError::Answered(..)) => "failed",
+            };
+            env.trace("request_stream", session, 0, 0, verdict);
+        });
+    }
+}
