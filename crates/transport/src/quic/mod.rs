@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mod.rs` | [`Quic`]: listens and dials; its limits |
 //! | `setup.rs` | quinn's configuration: bounds, tokens, everything random from the node's own source |
+//! | `keys.rs` | the keys of address tokens and stateless resets |
 //! | `conn.rs` | a connection as a [`Mux`](crate::Mux) |
 //! | `driver.rs` | quinn's tasks and timers in the node's scope and on its clock; how an endpoint ends |
 //! | [`udp`] | sockets: the receive buffer is asked for and read back; the simulation brings its own |
@@ -14,6 +15,7 @@
 
 mod conn;
 mod driver;
+mod keys;
 mod setup;
 pub mod udp;
 

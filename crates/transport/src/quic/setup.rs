@@ -4,7 +4,6 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::{hkdf, hmac};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig, TimeSource,
@@ -14,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rookery_runtime::{Clock, Env};
 
+use super::keys::{Sealing, Signing};
 use super::{QuicLimits, QuicTls, lock};
 
 /// Bytes of a connection id: as quinn's own; enough that guessing one of a million connections is hopeless.
@@ -40,8 +40,7 @@ impl Setup {
             ConnectionId::new(&id)
         }));
         let crypto = QuicServerConfig::try_from(tls.server).map_err(io::Error::other)?;
-        let sealing = hkdf::Salt::new(hkdf::HKDF_SHA256, b"rookery quic tokens v1").extract(secret);
-        let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(sealing));
+        let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(Sealing::new(secret)));
         server
             .transport_config(transport)
             .time_source(Arc::new(Calendar(env.clock)))
@@ -56,7 +55,7 @@ impl Setup {
         let mut rng = env.rng.fork("quic endpoint", number);
         let mut reset = [0; 64];
         rng.fill_bytes(&mut reset);
-        let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
+        let mut config = EndpointConfig::new(Arc::new(Signing::new(&reset)));
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
         config.rng_seed(Some(seed));
