@@ -228,17 +228,8 @@ async fn echo(env: &Env, board: &Switchboard) -> Outcome<Local> {
     let heard = FairMailbox::new("echo", LaneLimits::PEER, most, env.clock, Arc::clone(&env.metrics));
     let network = Arc::new(Echo::new([1; 32], heard.opener()));
     let (_, inbox) = addresses(env, most);
-    let dial = DialConfig {
-        named: Vec::new(),
-        only_named: true,
-        outbound: 0,
-        one_per_group: false,
-        book: Book::new(BookConfig::new(0, 1, 0).with_private(), &mut env.rng.fork("book", 0)),
-        seeds: Vec::new(),
-        seed_names: Vec::new(),
-        resolver: None,
-        shelf: None,
-    };
+    let book = Book::new(BookConfig::new(0, 1, 0).with_private(), &mut env.rng.fork("book", 0));
+    let dial = DialConfig::only(Vec::new(), book);
     let config = EngineConfig { listen: vec![NODE], dial, limits: Limits::LOCAL };
     let process = ByteBudget::root("process", PROCESS_BYTES);
     let engine = Engine::start(env, board.transport(NODE.ip()), network, &process, inbox, config).await;

@@ -219,8 +219,8 @@ impl Shaking<'_> {
             reserved: self.reserved,
             precedence: facts.precedence,
         };
-        let mut session = shared.registry.promote(candidate, facts.clone(), self.passage.take()).await?;
-        session.handle.mux.clone_from(&established.mux);
+        let (mux, passage) = (established.mux.clone(), self.passage.take());
+        let session = shared.registry.promote(candidate, facts.clone(), mux, passage).await?;
         Ok(Start {
             budget: shared.budget(self.direction),
             network: Arc::clone(&shared.network),
@@ -235,7 +235,8 @@ impl Shaking<'_> {
     }
 }
 
-fn too_slow(kind: PeerFaultKind, whose: &str, deadline: Duration) -> CloseCause {
+/// A stage that did not end in time.
+pub(crate) fn too_slow(kind: PeerFaultKind, whose: &str, deadline: Duration) -> CloseCause {
     let detail = format!("the {whose}'s handshake did not end within {} s", deadline.as_secs());
     CloseCause::Fault(PeerFault::close(kind, detail).into())
 }

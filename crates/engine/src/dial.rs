@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rookery_base::id::canonical_addr;
 use rookery_base::{AddrGroup, CloseCause, Direction};
@@ -23,12 +24,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::attempt::{self, Attempt};
 use crate::book::{Book, Entry, Record};
+use crate::connect::{DialPace, Dials, Unreached, first_dial, instead};
 use crate::engine::Shared;
 use crate::session::PeerHandle;
 use crate::{Command, PeerFacts};
 
-/// Deadline for a connection to come about; hsd's.
-const CONNECT: Duration = Duration::from_secs(5);
 /// How often empty outbound slots are looked at; hsd's refill.
 const REFILL: Duration = Duration::from_secs(3);
 /// How often name seeds are asked while there is nobody to dial; hsd's.
@@ -79,6 +79,26 @@ pub struct DialConfig {
     pub resolver: Option<Arc<dyn Resolve>>,
     /// Keeps the book; none: it is forgotten.
     pub shelf: Option<Arc<dyn Shelf>>,
+    /// How dials are paced: by the transport.
+    pub pace: DialPace,
+}
+
+impl DialConfig {
+    /// Dials these peers and nobody else, over TCP, and keeps nothing.
+    pub const fn only(named: Vec<SocketAddr>, book: Book) -> Self {
+        Self {
+            named,
+            only_named: true,
+            outbound: 0,
+            one_per_group: false,
+            book,
+            seeds: Vec::new(),
+            seed_names: Vec::new(),
+            resolver: None,
+            shelf: None,
+            pace: DialPace::TCP,
+        }
+    }
 }
 
 /// What discovery tells the book's owner.
@@ -162,6 +182,7 @@ pub struct DialReport {
 #[derive(Clone)]
 pub struct DialHandle {
     asks: mpsc::Sender<Ask>,
+    pub(crate) dials: Dials,
 }
 
 impl DialHandle {
@@ -183,6 +204,7 @@ impl DialHandle {
 
 pub(crate) struct Dialer {
     shared: Arc<Shared>,
+    dials: Dials,
     named: BTreeMap<SocketAddr, Named>,
     only_named: bool,
     outbound: usize,
@@ -218,8 +240,10 @@ impl Dialer {
         let now = env.clock.now();
         let (asks, asked) = mpsc::channel(16);
         let (office, returns) = tickets(NAMED + config.outbound + 1);
+        let dials = Dials::new(config.pace);
         let mut dialer = Self {
             shared: Arc::clone(shared),
+            dials: dials.clone(),
             named: BTreeMap::new(),
             only_named: config.only_named,
             outbound: config.outbound,
@@ -244,10 +268,11 @@ impl Dialer {
             dialer.book.mark_self(addr);
         }
         for addr in config.named {
-            dialer.name(addr);
+            let first = first_dial(&config.pace, now, || dialer.rng.random_range(0.0..1.0));
+            dialer.name(addr, first);
         }
         env.scope.spawn_to_end("dialer", OnPanic::StopNode, dialer.run());
-        DialHandle { asks }
+        DialHandle { asks, dials }
     }
 
     async fn run(mut self) {
@@ -342,11 +367,11 @@ impl Dialer {
         self.out.insert(addr);
         self.book.attempted(addr, self.shared.env.clock.unix());
         let env = self.shared.env.within(self.shared.env.scope.child("peer"));
-        let shared = Arc::clone(&self.shared);
+        let (shared, dials) = (Arc::clone(&self.shared), self.dials.clone());
         env.scope.clone().spawn_to_end(
             "peer",
             OnPanic::EndScope,
-            dial_once(shared, env, addr, reserved, ticket),
+            dial_once(shared, dials, env, addr, reserved, ticket),
         );
         true
     }
@@ -385,7 +410,7 @@ impl Dialer {
     fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Name(addr, tell) => {
-                let _ = tell.send(self.name(addr));
+                let _ = tell.send(self.name(addr, self.shared.env.clock.now()));
             }
             Ask::Report(tell) => {
                 let now = self.shared.env.clock.now();
@@ -402,7 +427,7 @@ impl Dialer {
         }
     }
 
-    fn name(&mut self, addr: SocketAddr) -> bool {
+    fn name(&mut self, addr: SocketAddr, first: Instant) -> bool {
         let addr = canonical_addr(addr);
         if self.named.contains_key(&addr) || self.named.len() == NAMED {
             return false;
@@ -410,7 +435,7 @@ impl Dialer {
         let env = &self.shared.env;
         let rng = env.rng.fork("redial", self.named.len() as u64);
         let backoff = Backoff::new(BackoffConfig::REDIAL, rng);
-        self.named.insert(addr, Named { backoff, next: Some(env.clock.now()) });
+        self.named.insert(addr, Named { backoff, next: Some(first) });
         true
     }
 
@@ -462,35 +487,33 @@ fn source_of(name: &str) -> IpAddr {
 
 async fn dial_once(
     shared: Arc<Shared>,
+    dials: Dials,
     env: Env,
     addr: SocketAddr,
     reserved: bool,
     mut ticket: Ticket<DialEnd>,
 ) {
-    let dialled = tokio::select! {
+    let reached = tokio::select! {
         biased;
         () = env.scope.cancelled() => {
             ticket.outcome = "stopped";
             return;
         }
-        dialled = env.clock.timeout(CONNECT, shared.transport.dial(addr)) => dialled,
+        reached = dials.reach(&shared, &env, addr) => reached,
     };
-    let conn = match dialled {
-        None => {
-            ticket.outcome = "timeout";
-            tracing::debug!(%addr, "no connection within {} s", CONNECT.as_secs());
+    let (conn, permit) = match reached {
+        Ok(reached) => reached,
+        Err(Unreached { outcome, cause }) => {
+            ticket.outcome = outcome;
+            tracing::debug!(%addr, %cause, "cannot connect");
+            shared.refusals.note(addr, env.clock.unix(), &cause);
             return;
         }
-        Some(Err(error)) => {
-            ticket.outcome = "unreachable";
-            tracing::debug!(%addr, %error, "cannot connect");
-            return;
-        }
-        Some(Ok(conn)) => conn,
     };
     let began = env.clock.now();
     let (clock, scope) = (env.clock, env.scope.clone());
-    let begun = Attempt { reserved, ..Attempt::new(Arrival::Ready(conn), Direction::Outbound, &scope, ()) };
+    let arrival = Arrival::Ready(conn);
+    let begun = Attempt { reserved, ..Attempt::new(arrival, Direction::Outbound, &scope, permit) };
     let ended = attempt::run(&shared, env, begun).await;
     ticket.outcome = match &ended {
         Ok(_) => "session",
@@ -499,20 +522,27 @@ async fn dial_once(
             cause.label()
         }
     };
+    let session = ended.is_ok();
+    let (Ok(cause) | Err(cause)) = ended;
     // The peer is connected, by a session that won over this one. To dial it again while that lasts would replace it,
     // the other side would do the same, and two nodes that name each other would never keep a session.
-    let winner = match &ended {
-        Ok(CloseCause::Duplicate(winner)) | Err(CloseCause::Duplicate(winner)) if reserved => Some(*winner),
-        _ => None,
-    };
-    if let Some(winner) = winner {
-        tokio::select! {
-            biased;
-            () = scope.cancelled() => {}
-            () = shared.registry.ended(winner) => {}
+    let won_over = async {
+        let winner = match cause {
+            _ if !reserved => None,
+            CloseCause::Duplicate(winner) => Some(winner),
+            cause => instead(&shared, addr, &cause).await.map(|winner| winner.generation),
+        };
+        if let Some(winner) = winner {
+            shared.registry.ended(winner).await;
         }
-    }
-    if ended.is_ok() || winner.is_some() {
+        winner.is_some()
+    };
+    let won_over = tokio::select! {
+        biased;
+        () = scope.cancelled() => false,
+        won_over = won_over => won_over,
+    };
+    if session || won_over {
         ticket.healthy = clock.now().saturating_duration_since(began);
     }
 }

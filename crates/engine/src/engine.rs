@@ -4,13 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rookery_base::{ByteBudget, CloseCause, Direction};
+use rookery_base::{ByteBudget, CloseCause, Direction, PeerId};
 use rookery_runtime::{Env, OnPanic};
 use rookery_transport::Transport;
 
 use crate::accept::Acceptor;
 use crate::accounts::{Accountant, Accounts};
 use crate::admission::HandshakeLimits;
+use crate::attempt::Dialled;
+use crate::connect::DialError;
 use crate::dial::{AddressInbox, DialConfig, DialHandle, Dialer};
 use crate::kinds::TableError;
 use crate::ledger::LedgerEntry;
@@ -18,7 +20,7 @@ use crate::refusals::Refusals;
 use crate::registry::actor::RegistryAudit;
 use crate::registry::watch::StateWatch;
 use crate::registry::{ClosedSession, Registry, RegistryHandle, SessionLimits};
-use crate::session::PeerView;
+use crate::session::{PeerHandle, PeerView};
 use crate::{KindTable, Network};
 
 /// How much of everything there may be.
@@ -189,6 +191,12 @@ impl EngineHandle {
         self.budget.cap()
     }
 
+    /// The session that stays of a peer, if it is connected. Commands of the handle go to the first service: see
+    /// [`PeerHandle::for_service`].
+    pub async fn session(&self, peer: PeerId) -> Option<PeerHandle> {
+        self.shared.registry.session(peer).await
+    }
+
     /// Every session.
     pub async fn peers(&self) -> Vec<PeerView> {
         self.shared.registry.peers().await
@@ -255,6 +263,16 @@ impl EngineHandle {
     /// What the registry believes, for invariants.
     pub async fn audit(&self) -> Option<RegistryAudit> {
         self.shared.registry.audit().await
+    }
+
+    /// Connects to a peer, now, at one of these addresses of its own. Completes when the session is registered, or says
+    /// why there is none; dropped, it gives up. The session is not dialled again when it ends: that is for named
+    /// peers.
+    ///
+    /// # Errors
+    /// For each address, why it led to no session.
+    pub async fn dial_now(&self, addrs: Vec<SocketAddr>) -> Result<Dialled, DialError> {
+        self.dial.dials.connect(&self.shared, addrs).await
     }
 
     /// Dials and the address book.

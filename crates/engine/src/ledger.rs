@@ -38,6 +38,12 @@ impl Ledger {
         self.entries.push_back(LedgerEntry { unix, what: what.into(), score: self.score });
     }
 
+    /// Writes a fact down that comes again and again: only its last time is kept, so that it cannot crowd out the others.
+    pub fn note_last(&mut self, unix: u64, what: String) {
+        self.entries.retain(|entry| entry.what != what);
+        self.note(unix, what);
+    }
+
     /// Writes a fault down. True when it ends the session: by its own weight, or because the score is full.
     #[must_use]
     pub fn fault(&mut self, unix: u64, fault: &PeerFault) -> bool {
@@ -83,6 +89,9 @@ mod tests {
             assert!(!ledger.fault(1, &PeerFault::score(10, PeerFaultKind::Flood, "ten")));
         }
         assert!(ledger.fault(1, &PeerFault::score(10, PeerFaultKind::Flood, "ten")));
+        let kept = ledger.entries().count();
+        (0..100).for_each(|unix| ledger.note_last(unix, format!("parked: {}", unix % 2)));
+        assert_eq!((ledger.entries().count(), ledger.entries().last().unwrap().unix), (kept, 99));
         assert!(Ledger::default().fault(1, &PeerFault::close(PeerFaultKind::Malformed, "bytes")));
     }
 }

@@ -18,7 +18,7 @@
 //! | [`registry`] | who is connected: one owner, generations, slots that come back by themselves |
 //! | [`accept`], [`admission`], [`attempt`] | who may begin a handshake, and what becomes of it |
 //! | [`accounts`] | where every arrival is: none is lost, none counted twice |
-//! | [`dial`], [`book`] | whom we dial, and which addresses are known |
+//! | [`dial`], [`connect`], [`book`] | whom we dial and how, and which addresses are known |
 //! | [`engine`] | starts and stops all of it |
 //!
 //! Why it cannot deadlock: a routine never awaits a reactor (it parks its own reading); a reactor never awaits a
@@ -30,6 +30,7 @@ pub mod accounts;
 pub mod admission;
 pub mod attempt;
 pub mod book;
+pub mod connect;
 pub mod dial;
 pub mod engine;
 pub mod kinds;
@@ -50,6 +51,7 @@ mod writer;
 pub use accounts::Accounts;
 pub use admission::HandshakeLimits;
 pub use attempt::Dialled;
+pub use connect::{DialError, DialPace};
 pub use dial::{AddressMail, AddressService};
 pub use engine::{Engine, EngineConfig, EngineHandle, Limits, StartError};
 pub use kinds::{KindSpec, KindTable, LaneName, Over, Rate, Role};

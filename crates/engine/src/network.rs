@@ -45,6 +45,8 @@ pub struct PeerFacts {
     pub height: Height,
     /// Its clock minus ours, in seconds.
     pub time_offset: i64,
+    /// Where it sees us, on wires that tell.
+    pub observed: Option<SocketAddr>,
     /// What decides between two connections to it, on wires that prove who it is.
     pub precedence: Precedence,
 }
@@ -79,6 +81,7 @@ impl PeerFacts {
             agent,
             height: 0,
             time_offset: 0,
+            observed: None,
             precedence,
         }
     }
@@ -210,6 +213,9 @@ pub trait Network: Send + Sync + 'static {
     }
 }
 
+/// The usual code with which a connection is closed because another one of the same two peers stays.
+pub const ANOTHER_STAYS: u32 = 2;
+
 /// The usual codes: whose fault it was, and what a well-meant peer can do about it.
 ///
 /// | code | meaning | what a peer does |
@@ -224,7 +230,7 @@ fn goodbye(cause: &CloseCause) -> (u32, Cow<'static, str>) {
     let code = match cause {
         CloseCause::Shutdown => 0,
         CloseCause::Fault(Fault::Peer(_)) => 1,
-        CloseCause::Duplicate(_) => return (2, "another connection stays".into()),
+        CloseCause::Duplicate(_) => return (ANOTHER_STAYS, "another connection stays".into()),
         CloseCause::Evicted | CloseCause::Refused(_) => 3,
         CloseCause::Fault(Fault::Local(_)) | CloseCause::Panic => return (4, "an error here".into()),
         CloseCause::Dropped(_)

@@ -33,7 +33,7 @@ use crate::session::{Closer, MAIL, Mail, PeerHandle};
 use crate::streams::Hangup;
 use crate::{
     Answer, Command, End, Established, Flow, KindTable, Network, Outbox, Pipe, Role, Service, StreamPeer,
-    streams, writer,
+    Until, streams, writer,
 };
 
 /// What a routine is started with.
@@ -222,7 +222,7 @@ impl Routine {
             Event::Read(Ok(Incoming::Throttled(until, name))) => {
                 self.env.metrics.throttled.get_or_create(&KindLabel { kind: name }).inc();
                 let now = self.env.clock.now();
-                self.park(|parks| parks.rate(until, now));
+                self.park(|| format!("the rate of {name}"), |parks| parks.rate(until, now));
                 None
             }
             Event::Read(Err(cause)) => Some(cause),
@@ -340,17 +340,23 @@ impl Routine {
             Flow::Continue => None,
             Flow::Park(until) => {
                 let now = self.env.clock.now();
-                self.park(|parks| parks.pipe(service, until, now));
+                let name = self.network.services()[service].name();
+                let why = || match until {
+                    Until::Room => format!("{name} has no room"),
+                    Until::Time(_) => format!("{name} waits"),
+                };
+                self.park(why, |parks| parks.pipe(service, until, now));
                 None
             }
             Flow::Close(cause) => Some(cause),
         }
     }
 
-    fn park(&mut self, why: impl FnOnce(&mut Parks)) {
+    fn park(&mut self, why: impl FnOnce() -> String, change: impl FnOnce(&mut Parks)) {
         let before = self.parks.any();
-        why(&mut self.parks);
+        change(&mut self.parks);
         if !before {
+            self.outbox.ledger.note_last(self.env.clock.unix(), format!("parked: {}", why()));
             self.env.metrics.parked_peers.inc();
             self.outbox.stats.parked.store(true, Relaxed);
             self.env.trace("park", self.outbox.generation.0, 0, 0, "parked");

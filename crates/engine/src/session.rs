@@ -118,7 +118,8 @@ impl PeerHandle {
         self.stats.rtt()
     }
 
-    pub(crate) fn for_service(&self, service: usize) -> Self {
+    /// The same session, for the service of this place among its network's: commands go to that one's pipe.
+    pub fn for_service(&self, service: usize) -> Self {
         Self { service, ..self.clone() }
     }
 

@@ -3,6 +3,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`switchboard`] | an in-memory [`Transport`](rookery_transport::Transport): any source address, resets, refusals, accept errors |
+//! | [`knock`] | arrivals that wait at a listener's door, as QUIC's do, and the connection with streams behind it |
 //! | [`scripted`] | a raw peer that says and expects exactly the bytes a test states |
 //! | [`strategies`] | proptest strategies that several crates need |
 //! | [`vectors`] | where the test vectors are |
@@ -11,12 +12,14 @@
 //! passes only when nothing can run, so a deadline of minutes costs nothing and a test states times exactly. The
 //! switchboard has no latency and no bandwidth; whoever needs them uses the simulation's fabric.
 
+pub mod knock;
 pub mod scripted;
 pub mod strategies;
 pub mod switchboard;
 
 use std::path::PathBuf;
 
+pub use knock::{Knock, Told};
 pub use scripted::Scripted;
 pub use switchboard::{Switchboard, Wire};
 

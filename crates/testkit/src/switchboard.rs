@@ -5,6 +5,8 @@
 //! |---|---|
 //! | give a node an IP | [`Switchboard::transport`] |
 //! | be a peer by hand | [`Switchboard::connect`] |
+//! | knock as QUIC does | [`Switchboard::knock`], [`Switchboard::half_open`] |
+//! | give a node streams | [`Switchboard::mux_transport`] |
 //! | reset a connection | [`Wire::reset`]: the other side sees `ConnectionReset`, also with bytes unread |
 //! | make dials hang | [`Switchboard::blackhole`] |
 //! | make accepting fail | [`Switchboard::fail_accept`] |
@@ -18,20 +20,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use rookery_runtime::BoxFuture;
-use rookery_transport::{Arrival, Conn, Listener, StreamConn, Transport};
+use rookery_transport::{Arrival, Closed, Conn, Listener, Pending, StreamConn, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::mpsc;
+
+use crate::knock::{self, Knock, Told};
 
 /// Bytes that a connection holds each way before its writer waits: a small socket buffer, so that tests meet it.
 pub const PIPE: usize = 64 * 1024;
 /// Arrivals that a listener holds until they are accepted, as a kernel does.
 const BACKLOG: usize = 4096;
 
-type Knock = Result<Wire, io::ErrorKind>;
+/// What a listener gets.
+enum Comes {
+    Wire(Wire),
+    Door(Box<dyn Pending>),
+    Failure(io::ErrorKind),
+}
 
 #[derive(Debug, Default)]
 struct State {
-    listeners: BTreeMap<SocketAddr, mpsc::Sender<Knock>>,
+    listeners: BTreeMap<SocketAddr, mpsc::Sender<Comes>>,
     blackholes: Vec<SocketAddr>,
     dials: BTreeMap<SocketAddr, u64>,
     next_port: u16,
@@ -50,17 +59,37 @@ impl Switchboard {
 
     /// The transport of a node with this IP.
     pub fn transport(&self, ip: IpAddr) -> Arc<dyn Transport> {
-        Arc::new(Node { board: self.clone(), ip })
+        Arc::new(Node { board: self.clone(), ip, mux: false })
+    }
+
+    /// The same, but its dials knock first, answer a Retry, and become connections with streams.
+    pub fn mux_transport(&self, ip: IpAddr) -> Arc<dyn Transport> {
+        Arc::new(Node { board: self.clone(), ip, mux: true })
+    }
+
+    /// Knocks by hand. Let in, it shakes hands at once.
+    pub fn knock(&self, from: SocketAddr, to: SocketAddr, validated: bool) -> io::Result<Knock> {
+        let (knock, door) = knock::knock(from, to, validated, false);
+        self.bring(to, Comes::Door(door)).map(|()| knock)
+    }
+
+    /// Knocks by hand. Let in, it never finishes its handshake.
+    pub fn half_open(&self, from: SocketAddr, to: SocketAddr, validated: bool) -> io::Result<Knock> {
+        let (knock, door) = knock::knock(from, to, validated, true);
+        self.bring(to, Comes::Door(door)).map(|()| knock)
+    }
+
+    fn bring(&self, to: SocketAddr, comes: Comes) -> io::Result<()> {
+        let mut state = self.lock();
+        *state.dials.entry(to).or_default() += 1;
+        let listener = state.listeners.get(&to).ok_or(io::ErrorKind::ConnectionRefused)?;
+        listener.try_send(comes).map_err(|_| io::ErrorKind::ConnectionRefused.into())
     }
 
     /// Connects by hand. Refused when nobody listens at `to`, or its backlog is full.
     pub fn connect(&self, from: SocketAddr, to: SocketAddr) -> io::Result<Wire> {
-        let mut state = self.lock();
-        *state.dials.entry(to).or_default() += 1;
-        let listener = state.listeners.get(&to).ok_or(io::ErrorKind::ConnectionRefused)?;
         let (near, far) = Wire::pair(from, to);
-        listener.try_send(Ok(far)).map_err(|_| io::ErrorKind::ConnectionRefused)?;
-        Ok(near)
+        self.bring(to, Comes::Wire(far)).map(|()| near)
     }
 
     /// Dials to this address never complete.
@@ -71,7 +100,7 @@ impl Switchboard {
     /// The listener's next accept fails like this.
     pub fn fail_accept(&self, at: SocketAddr, kind: io::ErrorKind) {
         if let Some(listener) = self.lock().listeners.get(&at) {
-            listener.try_send(Err(kind)).expect("the backlog has room");
+            assert!(listener.try_send(Comes::Failure(kind)).is_ok(), "the backlog has room");
         }
     }
 
@@ -91,6 +120,24 @@ impl Switchboard {
 struct Node {
     board: Switchboard,
     ip: IpAddr,
+    mux: bool,
+}
+
+impl Node {
+    async fn knock(&self, from: SocketAddr, to: SocketAddr) -> io::Result<Conn> {
+        let mut validated = false;
+        loop {
+            match self.board.knock(from, to, validated)?.told().await {
+                Told::In(conn) => return Ok(Conn::Mux(conn)),
+                Told::Refused => {
+                    let closed = Closed::Broken("refused at the door".to_owned());
+                    return Err(io::Error::new(io::ErrorKind::ConnectionRefused, closed));
+                }
+                Told::Retried => validated = true,
+                Told::Ignored => std::future::pending().await,
+            }
+        }
+    }
 }
 
 impl Transport for Node {
@@ -116,6 +163,9 @@ impl Transport for Node {
                 std::future::pending::<()>().await;
             }
             let from = SocketAddr::new(self.ip, self.board.port());
+            if self.mux {
+                return self.knock(from, to).await;
+            }
             self.board.connect(from, to).map(Wire::into_conn)
         })
     }
@@ -123,7 +173,7 @@ impl Transport for Node {
 
 struct Bound {
     at: SocketAddr,
-    arrivals: mpsc::Receiver<Knock>,
+    arrivals: mpsc::Receiver<Comes>,
 }
 
 impl Listener for Bound {
@@ -134,8 +184,9 @@ impl Listener for Bound {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrival>> {
         Box::pin(async move {
             match self.arrivals.recv().await {
-                Some(Ok(wire)) => Ok(Arrival::Ready(wire.into_conn())),
-                Some(Err(kind)) => Err(kind.into()),
+                Some(Comes::Wire(wire)) => Ok(Arrival::Ready(wire.into_conn())),
+                Some(Comes::Door(pending)) => Ok(Arrival::Pending(pending)),
+                Some(Comes::Failure(kind)) => Err(kind.into()),
                 None => std::future::pending().await,
             }
         })

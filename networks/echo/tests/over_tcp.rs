@@ -19,17 +19,8 @@ async fn node(identity: u8, connect: &[std::net::SocketAddr]) -> (Env, EngineHan
     let network = Arc::new(Echo::new([identity; 32], heard.opener()));
     let (_, inbox) = addresses(&env, 100);
     let mut rng = env.rng.fork("book", 0);
-    let dial = DialConfig {
-        named: connect.to_vec(),
-        only_named: true,
-        outbound: 0,
-        one_per_group: false,
-        book: Book::new(BookConfig::new(0, 1, 0).with_private(), &mut rng),
-        seeds: Vec::new(),
-        seed_names: Vec::new(),
-        resolver: None,
-        shelf: None,
-    };
+    let book = Book::new(BookConfig::new(0, 1, 0).with_private(), &mut rng);
+    let dial = DialConfig::only(connect.to_vec(), book);
     let config = EngineConfig { listen: vec!["127.0.0.1:0".parse().unwrap()], dial, limits: Limits::LOCAL };
     let process = ByteBudget::root("process", 64 << 20);
     let engine = Engine::start(&env, Arc::new(Tcp), network, &process, inbox, config).await.unwrap();

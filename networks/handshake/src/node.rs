@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rookery_base::{ByteBudget, Height, Work};
 use rookery_engine::book::{Book, BookConfig};
 use rookery_engine::dial::{BOOK_BLOB, DialConfig, Resolve, Shelf, addresses};
-use rookery_engine::{Engine, EngineConfig, EngineHandle, Limits, StartError};
+use rookery_engine::{DialPace, Engine, EngineConfig, EngineHandle, Limits, StartError};
 use rookery_runtime::{BoxFuture, Env, Worker, WorkerGone};
 use rookery_store::{Base, Config as StoreConfig, Store, StoreError};
 use rookery_sync::Chain;
@@ -167,6 +167,7 @@ impl Node {
             seed_names: names.map(|name| (*name).to_owned()).collect(),
             resolver: config.resolver,
             shelf: Some(Arc::new(StoreShelf(keeper))),
+            pace: DialPace::TCP,
         };
         let engine_config = EngineConfig { listen: config.listen, dial, limits: config.limits };
         let engine = Engine::start(env, transport, Arc::new(network), process, inbox, engine_config).await?;

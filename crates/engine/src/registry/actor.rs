@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_base::id::{canonical_addr, canonical_ip};
-use rookery_base::{CloseCause, Direction, Generation, Refusal};
+use rookery_base::{CloseCause, Direction, Generation, PeerId, Refusal};
 use rookery_observe::metrics::{Way, Why};
 use rookery_runtime::ticket::tickets;
 use rookery_runtime::{Env, Instant, OnPanic, Returns, Ticket, TicketOffice};
+use rookery_transport::Mux;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SessionLimits;
@@ -47,6 +48,7 @@ impl Doors {
 struct Request {
     candidate: Candidate,
     facts: Arc<PeerFacts>,
+    mux: Option<Arc<dyn Mux>>,
     passage: Option<Passage>,
 }
 
@@ -54,6 +56,7 @@ struct Request {
 enum Ask {
     Promote(Box<Request>, oneshot::Sender<Result<Admitted, CloseCause>>),
     Peers(oneshot::Sender<Vec<PeerView>>),
+    Session(PeerId, oneshot::Sender<Option<PeerHandle>>),
     Find(SocketAddr, oneshot::Sender<Found>),
     Closed(oneshot::Sender<Vec<ClosedSession>>),
     Close(SocketAddr, CloseCause, oneshot::Sender<usize>),
@@ -172,6 +175,10 @@ impl Registry {
             Ask::Peers(tell) => {
                 let _ = tell.send(self.views());
             }
+            Ask::Session(peer, tell) => {
+                let held = self.state.session_of(&peer).and_then(|generation| self.held.get(&generation));
+                let _ = tell.send(held.map(|held| held.handle.clone()));
+            }
             Ask::Find(addr, tell) => {
                 let _ = tell.send(self.find(addr));
             }
@@ -211,7 +218,7 @@ impl Registry {
     }
 
     fn promote(&mut self, request: Request) -> Result<Admitted, CloseCause> {
-        let Request { candidate, facts, mut passage } = request;
+        let Request { candidate, facts, mux, mut passage } = request;
         let now = self.env.clock.now();
         let end = SessionEnd {
             generation: Generation(0),
@@ -257,7 +264,7 @@ impl Registry {
             mail,
             closer: Closer::default(),
             stats: Arc::default(),
-            mux: None,
+            mux,
         };
         let held = Held { handle: handle.clone(), facts: view(generation, &facts), since: now };
         self.held.insert(generation, held);
@@ -394,9 +401,10 @@ impl RegistryHandle {
         &self,
         candidate: Candidate,
         facts: PeerFacts,
+        mux: Option<Arc<dyn Mux>>,
         passage: Option<Passage>,
     ) -> Result<Admitted, CloseCause> {
-        let request = Box::new(Request { candidate, facts: Arc::new(facts), passage });
+        let request = Box::new(Request { candidate, facts: Arc::new(facts), mux, passage });
         self.ask(|tell| Ask::Promote(request, tell)).await.unwrap_or(Err(CloseCause::Shutdown))
     }
 
@@ -408,6 +416,11 @@ impl RegistryHandle {
     /// Every session.
     pub async fn peers(&self) -> Vec<PeerView> {
         self.ask(Ask::Peers).await.unwrap_or_default()
+    }
+
+    /// The session that stays of a peer, if it is connected.
+    pub async fn session(&self, peer: PeerId) -> Option<PeerHandle> {
+        self.ask(|tell| Ask::Session(peer, tell)).await.flatten()
     }
 
     /// What is known of an address; port 0 asks for every port.

@@ -283,6 +283,11 @@ impl RegistryState {
         self.bans.remove(&canonical_ip(ip)).is_some()
     }
 
+    /// The session that stays of a peer.
+    pub fn session_of(&self, peer: &PeerId) -> Option<Generation> {
+        self.by_peer.get(peer).copied()
+    }
+
     /// The peer of a live session.
     pub fn peer_of(&self, generation: Generation) -> Option<PeerId> {
         self.live.get(&generation).map(|live| live.candidate.peer)
@@ -424,5 +429,7 @@ impl RegistryState {
     }
 }
 
+#[cfg(test)]
+mod mirror;
 #[cfg(test)]
 mod tests;

@@ -1,22 +1,25 @@
 //! Echo nodes on a switchboard, with a meddler in every pipe.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rookery_base::{ByteBudget, CloseCause, Frame, Kind, PeerFault};
+use rookery_base::{ByteBudget, CloseCause, Direction, Frame, Kind, PeerFault};
 use rookery_echo::{Echo, Heard};
 use rookery_engine::book::{Book, BookConfig};
 use rookery_engine::dial::{DialConfig, addresses};
 use rookery_engine::{
-    Admit, Answer, Approach, Caps, Command, Deframe, Enframe, Engine, EngineConfig, EngineHandle,
+    Admit, Answer, Approach, Caps, Command, Deframe, DialPace, Enframe, Engine, EngineConfig, EngineHandle,
     Established, Flow, Head, KindSpec, LaneName, Limits, Link, Network, Outbox, Over, PeerFacts, PeerHandle,
-    Pipe, Rate, RequestKey, Role, Service, UnknownKind,
+    Pipe, Precedence, Rate, RequestKey, Role, Service, UnknownKind,
 };
 use rookery_runtime::{BoxFuture, Env, FairMailbox, Instant, LaneLimits};
 use rookery_testkit::{Scripted, Switchboard};
+use rookery_transport::{Conn, Mux, MuxConn, MuxStream, StreamConn, cause_of};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Places where a test can step in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +145,8 @@ impl Pipe for SecondPipe {
 
 struct Meddled {
     echo: Echo,
+    /// On wires that prove identities: this process, and how often it has dialled.
+    process: Option<(u64, AtomicU64)>,
     meddle: Arc<dyn Meddle>,
     services: Vec<Arc<dyn Service>>,
 }
@@ -162,7 +167,16 @@ impl Network for Meddled {
     }
     fn handshake(&self, approach: Approach) -> BoxFuture<'_, Result<Established, CloseCause>> {
         Box::pin(async move {
+            let Approach { conn, direction, env } = approach;
+            let (mut conn, mux) = ordered(conn, direction).await?;
+            let precedence = match &self.process {
+                Some((incarnation, dials)) => introduce(&mut conn, direction, *incarnation, dials).await?,
+                None => Precedence::NONE,
+            };
+            let approach = Approach { conn: Conn::Stream(conn), direction, env };
             let mut done = self.echo.handshake(approach).await?;
+            done.facts.precedence = precedence;
+            done.mux = mux;
             self.meddle.at(Hook::Handshake);
             done.link = Link {
                 reader: Box::new(MeddledLink(done.link.reader, Arc::clone(&self.meddle))),
@@ -177,6 +191,38 @@ impl Network for Meddled {
     fn unknown_kind(&self, kind: Kind) -> UnknownKind {
         if kind.0 >= 200 { UnknownKind::Skip(1 << 20) } else { UnknownKind::Refuse }
     }
+}
+
+/// A connection as one ordered pipe: its first stream, where it has streams.
+pub async fn ordered(
+    conn: Conn,
+    direction: Direction,
+) -> Result<(StreamConn, Option<Arc<dyn Mux>>), CloseCause> {
+    let MuxConn { remote, local, mux, .. } = match conn {
+        Conn::Stream(conn) => return Ok((conn, None)),
+        Conn::Mux(conn) => conn,
+    };
+    let stream = match direction {
+        Direction::Outbound => mux.open().await,
+        Direction::Inbound => mux.accept().await,
+    };
+    let MuxStream { read, write } = stream.map_err(|error| cause_of(&error))?;
+    Ok((StreamConn { remote, local, read, write }, Some(mux)))
+}
+
+/// Before the echo network's hello: the process and, from who dialled, the number of the dial.
+async fn introduce(
+    conn: &mut StreamConn,
+    direction: Direction,
+    incarnation: u64,
+    dials: &AtomicU64,
+) -> Result<Precedence, CloseCause> {
+    let own = if direction == Direction::Outbound { dials.fetch_add(1, Relaxed) + 1 } else { 0 };
+    let hello = [incarnation.to_be_bytes(), own.to_be_bytes()].concat();
+    conn.write.write_all(&hello).await.map_err(|error| cause_of(&error))?;
+    let incarnation = conn.read.read_u64().await.map_err(|error| cause_of(&error))?;
+    let theirs = conn.read.read_u64().await.map_err(|error| cause_of(&error))?;
+    Ok(Precedence { incarnation, attempt: own.max(theirs) })
 }
 
 impl Deframe for MeddledLink<Box<dyn Deframe>> {
@@ -291,6 +337,11 @@ pub struct Build {
     pub limits: Limits,
     pub meddle: Arc<dyn Meddle>,
     pub lanes: LaneLimits,
+    pub pace: DialPace,
+    /// The process's number, on wires that prove identities.
+    pub incarnation: Option<u64>,
+    /// Whether its dials become connections with streams.
+    pub mux: bool,
 }
 
 pub fn addr(text: &str) -> SocketAddr {
@@ -307,6 +358,9 @@ impl Build {
             limits: Limits::LOCAL,
             meddle: Arc::new(()),
             lanes: LaneLimits::PEER,
+            pace: DialPace::TCP,
+            incarnation: None,
+            mux: false,
         }
     }
 
@@ -317,23 +371,16 @@ impl Build {
         let echo = Echo::new([self.identity; 32], heard.opener());
         let first = MeddledService(Arc::clone(&echo.services()[0]), Arc::clone(&self.meddle));
         let services: Vec<Arc<dyn Service>> = vec![Arc::new(first), Arc::new(Second(Arc::clone(&got)))];
-        let network = Arc::new(Meddled { echo, meddle: self.meddle, services });
+        let process = self.incarnation.map(|incarnation| (incarnation, AtomicU64::new(0)));
+        let network = Arc::new(Meddled { echo, process, meddle: self.meddle, services });
         let (_, inbox) = addresses(&env, 100);
         let mut rng = env.rng.fork("book", 0);
-        let dial = DialConfig {
-            named: self.connect,
-            only_named: true,
-            outbound: 0,
-            one_per_group: false,
-            book: Book::new(BookConfig::new(0, 1, 0).with_private(), &mut rng),
-            seeds: Vec::new(),
-            seed_names: Vec::new(),
-            resolver: None,
-            shelf: None,
-        };
+        let book = Book::new(BookConfig::new(0, 1, 0).with_private(), &mut rng);
+        let dial = DialConfig { pace: self.pace, ..DialConfig::only(self.connect, book) };
         let config = EngineConfig { listen: vec![self.at], dial, limits: self.limits };
         let process = ByteBudget::root("process", 64 << 20);
-        let transport = board.transport(self.at.ip());
+        let ip = self.at.ip();
+        let transport = if self.mux { board.mux_transport(ip) } else { board.transport(ip) };
         let engine = Engine::start(&env, transport, network, &process, inbox, config).await.unwrap();
         Node { env, engine, heard, process, board: board.clone(), got, at: self.at }
     }

@@ -104,7 +104,7 @@ async fn dropping_the_handle_stops_neither_redials_nor_the_end() {
 }
 
 /// Two lines between nodes, each way through a relay that holds every piece back.
-async fn relay(
+pub async fn relay(
     board: &Switchboard,
     scope: &Scope,
     node: &Node,

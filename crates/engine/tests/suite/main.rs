@@ -3,9 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers are tests, too: to fail there is to fail the test")]
 
+mod accepting;
 mod common;
+mod connecting;
 mod dialling;
 mod limits;
+mod pairs;
 mod panics;
 mod sessions;
 mod stopping;

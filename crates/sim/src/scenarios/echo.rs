@@ -41,17 +41,9 @@ async fn start(node: &Node, identity: u8, connect: &[IpAddr]) -> Result<Party, S
     let heard = FairMailbox::new("echo", LaneLimits::PEER, 100, env.clock, Arc::clone(&env.metrics));
     let network = Arc::new(Echo::new([identity; 32], heard.opener()));
     let (_, inbox) = addresses(env, 100);
-    let dial = DialConfig {
-        named: connect.iter().map(|ip| SocketAddr::new(*ip, PORT)).collect(),
-        only_named: true,
-        outbound: 0,
-        one_per_group: false,
-        book: Book::new(BookConfig::new(0, PORT, 0).with_private(), &mut env.rng.fork("book", 0)),
-        seeds: Vec::new(),
-        seed_names: Vec::new(),
-        resolver: None,
-        shelf: None,
-    };
+    let named = connect.iter().map(|ip| SocketAddr::new(*ip, PORT)).collect();
+    let book = Book::new(BookConfig::new(0, PORT, 0).with_private(), &mut env.rng.fork("book", 0));
+    let dial = DialConfig::only(named, book);
     let config = EngineConfig { listen: vec![node.at(PORT)], dial, limits: Limits::LOCAL };
     let process = ByteBudget::root("process", 64 << 20);
     let engine = Engine::start(env, Arc::clone(&node.transport), network, &process, inbox, config).await;

@@ -244,3 +244,51 @@ fn the_last_generation_refuses_without_changing_anything() {
     assert_eq!(state.admit(candidate(1), &[held], later), None);
     assert_eq!((state.slots(), state.count(Direction::Inbound)), (1, 1));
 }
+
+/// Row 10: the shed policy. A proven stranger finds the kept slots taken; a peer with whom a session has lasted gets one, and
+/// when all are taken a stranger's place, but never that of one who has lasted or is known as good; a fault makes it
+/// a stranger again.
+#[test]
+fn slots_are_kept_for_peers_that_are_known_as_good() {
+    let limits = SessionLimits { inbound: 4, kept_for_known: 1, ..SessionLimits::LOCAL };
+    let mut state = RegistryState::new(limits, Some(id(US)));
+    let mut now = Clock::system().now();
+    let candidate = |n: u8| Candidate {
+        peer: id(n),
+        addr: SocketAddr::from(([20, 1, 0, n], 1)),
+        direction: Direction::Inbound,
+        reserved: false,
+        precedence: Precedence { incarnation: 1, attempt: 1 },
+    };
+    let full = Decision::Refuse(CloseCause::Refused(Refusal::Full));
+    let admit = |state: &mut RegistryState, n, now| match state.decide(&candidate(n), now) {
+        Decision::Admit(leave) => (state.admit(candidate(n), &leave, now).unwrap(), leave),
+        refused => panic!("{n}: {refused:?}"),
+    };
+    let end = |state: &mut RegistryState, generation, cause, now| {
+        let end = SessionEnd { generation, cause, ledger: Ledger::default(), passage: None };
+        assert!(state.ended(end, now).is_some());
+    };
+    let (good, _) = admit(&mut state, 10, now);
+    let (lasting, _) = admit(&mut state, 11, now);
+    now += LASTING;
+    end(&mut state, good, CloseCause::PeerClosed, now);
+    let (first, _) = admit(&mut state, 12, now);
+    now += Duration::from_secs(1);
+    let (second, _) = admit(&mut state, 13, now);
+    assert_eq!(state.decide(&candidate(14), now), full, "the fourth slot is kept");
+    let (kept, leave) = admit(&mut state, 10, now);
+    assert!(leave.is_empty());
+    end(&mut state, kept, CloseCause::PeerClosed, now);
+    let unproven = Candidate { precedence: Precedence::NONE, ..candidate(15) };
+    let Decision::Admit(leave) = state.decide(&unproven, now) else { panic!("nothing is kept from it") };
+    assert!(leave.is_empty());
+    state.admit(unproven, &[], now).unwrap();
+    let (again, leave) = admit(&mut state, 10, now);
+    assert_ne!(leave, [lasting]);
+    assert_eq!(leave.len(), 1, "the youngest stranger makes room");
+    assert!(state.is_live(first) && state.is_live(second));
+    let fault = PeerFault::close(InvalidData, "forged");
+    end(&mut state, again, CloseCause::Fault(fault.into()), now);
+    assert_eq!(state.decide(&candidate(10), now), full, "a stranger again");
+}

@@ -1,0 +1,170 @@
+//! Connects that an application asks for: addresses race, errors say why for each, the session that stays is the answer;
+//! and the pace of dials.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rookery_base::CloseCause;
+use rookery_engine::registry::SessionLimits;
+use rookery_engine::{DialPace, HandshakeLimits, Limits};
+use rookery_testkit::Switchboard;
+
+use crate::common::{Build, Node, addr};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn node(board: &Switchboard, identity: u8) -> Node {
+    let build =
+        Build { mux: true, pace: DialPace::QUIC, incarnation: Some(identity.into()), ..Build::new(identity) };
+    build.start(board).await
+}
+
+/// Row 16: an IPv6 address that hangs costs a quarter of a second, one that fails costs nothing; the answer is a session that
+/// both ends have.
+#[tokio::test(start_paused = true)]
+async fn addresses_race_and_the_first_session_is_the_answer() {
+    let board = Switchboard::default();
+    let (server, client) = (node(&board, 1).await, node(&board, 2).await);
+    let (hangs, nobody) = (addr("[2001:db8::1]:4000"), addr("[2001:db8::2]:4000"));
+    board.blackhole(hangs);
+    let began = client.env.clock.now();
+    let dialled = client.engine.dial_now(vec![server.at, hangs]).await.unwrap();
+    assert_eq!(client.env.clock.now().duration_since(began), Duration::from_millis(250));
+    assert_eq!((dialled.addr, dialled.peer.as_bytes()), (server.at, &[1; 32][..]));
+    client.settle().await;
+    let (ours, theirs) = (client.engine.peers().await, server.engine.peers().await);
+    assert_eq!((ours.len(), theirs.len()), (1, 1));
+    assert_eq!(ours[0].generation, dialled.generation.0);
+    client.engine.disconnect(server.at).await;
+    client.settle().await;
+    // Nobody listens there: with retries that address hangs as well, but another one has its turn meanwhile.
+    let began = client.env.clock.now();
+    client.engine.dial_now(vec![nobody, server.at]).await.unwrap();
+    assert!(client.env.clock.now().duration_since(began) <= Duration::from_millis(250));
+    for node in [server, client] {
+        node.stop().await;
+    }
+}
+
+/// Row 15: who cannot be reached is said per address, at the deadline; a connect that is dropped gives up.
+#[tokio::test(start_paused = true)]
+async fn a_connect_says_why_for_each_address_and_can_be_dropped() {
+    let board = Switchboard::default();
+    let client = node(&board, 2).await;
+    let (hangs, nobody) = (addr("60.1.0.1:1"), addr("60.2.0.1:1"));
+    board.blackhole(hangs);
+    let began = client.env.clock.now();
+    let error = client.engine.dial_now(vec![hangs, nobody, hangs]).await.unwrap_err();
+    assert!(client.env.clock.now().duration_since(began) <= 31 * SECOND);
+    let mut causes: Vec<_> = error.tried.iter().map(|(at, cause)| (*at, cause.label())).collect();
+    causes.sort();
+    assert_eq!(causes, [(hangs, "connect_timeout"), (nobody, "broken")]);
+    assert!(error.to_string().contains("60.1.0.1:1: peer: connect_timeout"), "{error}");
+    assert!(client.engine.why(hangs).await.0[0].closed.as_ref().unwrap().contains("connect_timeout"));
+    assert!(client.engine.dial_now(Vec::new()).await.unwrap_err().tried.is_empty());
+    let dropped = client.env.clock.timeout(SECOND, client.engine.dial_now(vec![hangs])).await;
+    assert!(dropped.is_none());
+    client.settle().await;
+    client.assert_clean().await;
+    client.stop().await;
+}
+
+/// A refusal after the handshake is told with its words, and a full door is tried again within the deadline.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_told_and_a_full_door_is_tried_again() {
+    let board = Switchboard::default();
+    let sessions = SessionLimits { inbound: 1, ..SessionLimits::LOCAL };
+    let handshakes = HandshakeLimits { per_ip: 1, connect: 3 * SECOND, ..HandshakeLimits::LOCAL };
+    let limits = Limits { sessions, handshakes, ..Limits::LOCAL };
+    let server = Build { limits, incarnation: Some(9), ..Build::new(1) }.start(&board).await;
+    let (first, second) = (node(&board, 2).await, node(&board, 3).await);
+    // The address's only place is taken for three seconds by a handshake that hangs.
+    let _hangs = board.half_open(SocketAddr::new(first.at.ip(), 1), server.at, true).unwrap();
+    server.settle().await;
+    let began = first.env.clock.now();
+    first.engine.dial_now(vec![server.at]).await.unwrap();
+    let took = first.env.clock.now().duration_since(began);
+    assert!((3 * SECOND..8 * SECOND).contains(&took), "{took:?}");
+    let error = second.engine.dial_now(vec![server.at]).await;
+    let cause = match error {
+        Err(error) => error.tried[0].1.clone(),
+        // Both said hello at once: then the session was there, and ended for the same reason.
+        Ok(_) => {
+            second.settle().await;
+            second.engine.closed().await[0].cause.clone()
+        }
+    };
+    let full = CloseCause::ByPeer { code: 3, reason: "refused: all slots are taken".into() };
+    assert_eq!(cause, full);
+    for node in [server, first, second] {
+        node.stop().await;
+    }
+}
+
+/// Of two connects to one peer one connection stays, the later, and both connects have an answer.
+#[tokio::test(start_paused = true)]
+async fn connects_to_one_peer_end_with_one_session() {
+    let board = Switchboard::default();
+    let (server, client) = (node(&board, 1).await, node(&board, 2).await);
+    let (a, b) =
+        tokio::join!(client.engine.dial_now(vec![server.at]), client.engine.dial_now(vec![server.at]));
+    let later = a.unwrap().generation.max(b.unwrap().generation);
+    client.settle().await;
+    let (ours, theirs) = (client.engine.peers().await, server.engine.peers().await);
+    assert_eq!((ours.len(), ours[0].generation, theirs.len()), (1, later.0, 1));
+    for node in [server, client] {
+        node.stop().await;
+    }
+}
+
+/// Row 24: dials in flight are bounded, and named peers are first dialled at random times within the jitter.
+#[tokio::test(start_paused = true)]
+async fn dials_in_flight_are_bounded_and_begin_spread_out() {
+    let board = Switchboard::default();
+    let named: Vec<SocketAddr> = (0..100).map(|n| SocketAddr::from(([61, n, 0, 1], 1))).collect();
+    named.iter().for_each(|at| board.blackhole(*at));
+    let pace = DialPace { in_flight: 8, jitter: SECOND, ..DialPace::QUIC };
+    let build = Build { mux: true, pace, connect: named.clone(), ..Build::new(1) };
+    let node = build.start(&board).await;
+    let dialled = || named.iter().map(|at| board.dials(*at)).sum::<u64>();
+    node.settle().await;
+    assert!(dialled() <= 2, "not all at once: {}", dialled());
+    node.pass(29 * SECOND).await;
+    assert_eq!(dialled(), 8);
+    node.pass(5 * SECOND).await;
+    assert_eq!(dialled(), 16, "the next have their turn at the deadline of the first");
+    node.stop().await;
+}
+
+/// Rows 2, 13: two hundred nodes connect to one at once: every connect that succeeded is a session there, and the other way
+/// round.
+#[tokio::test(start_paused = true)]
+async fn after_a_storm_both_sides_hold_the_same_sessions() {
+    let board = Switchboard::default();
+    let server = Build { limits: Limits::LOCAL, incarnation: Some(1), ..Build::new(1) }.start(&board).await;
+    let mut clients = Vec::new();
+    for n in 2..202 {
+        clients.push(node(&board, n).await);
+    }
+    let at = server.at;
+    let dials = clients.iter().map(|client| (client.engine.clone(), client.env.scope.clone()));
+    let (tell, mut told) = tokio::sync::mpsc::channel(200);
+    for (engine, scope) in dials {
+        let tell = tell.clone();
+        scope.spawn("storm", rookery_runtime::OnPanic::StopNode, async move {
+            let _ = tell.send(engine.dial_now(vec![at]).await.is_ok()).await;
+        });
+    }
+    for _ in 0..200 {
+        assert!(told.recv().await.unwrap());
+    }
+    server.settle().await;
+    assert_eq!(server.engine.peers().await.len(), 200);
+    let accounts = server.engine.accounts();
+    assert!(accounts.balanced() && accounts.live == 200, "{accounts:?}");
+    for client in clients {
+        assert_eq!(client.engine.peers().await.len(), 1);
+        client.stop().await;
+    }
+    server.stop().await;
+}
