@@ -10,10 +10,10 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 use rookery_base::Hash32;
-use rookery_overlay::crypto::{OneKey, Scheme};
 use rookery_overlay::wire::{
     Hello, SignedRecord, Topic, discovery, gossip, hello, message, request, snapshot,
 };
+use rookery_transport::tls::{Identity, Keys};
 
 /// Allocated bytes per byte decoded. The worst is a list of topics of one character each: a shared string and its place
 /// in the list, grown by doubling, for two bytes.
@@ -47,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
 type Decode = fn(&Bytes);
 
 fn samples() -> Vec<(&'static str, Vec<u8>, Decode)> {
-    let key = OneKey::from_seed(Scheme::Ed25519, &[1; 32]).unwrap();
+    let key = Identity::from_seed(&[1; 32], Keys::Classic).unwrap();
     let addrs = ["1.2.3.4:5".parse().unwrap(), "[2001:db8::1]:6".parse().unwrap()];
     let record = SignedRecord::sign(&Hash32::ZERO, &key, 1, 2, &addrs).unwrap();
     let topics = ["a", "b", "c"].map(|name| Topic::new(name).unwrap());

@@ -64,12 +64,12 @@ pub fn encode_records(records: &[Bytes]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{OneKey, Scheme};
     use crate::wire::testing::check_canonical;
     use rookery_base::Hash32;
+    use rookery_transport::tls::{Identity, Keys};
 
     fn record(seed: u8) -> SignedRecord {
-        let key = OneKey::from_seed(Scheme::Ed25519, &[seed; 32]).unwrap();
+        let key = Identity::from_seed(&[seed; 32], Keys::Classic).unwrap();
         SignedRecord::sign(&Hash32::ZERO, &key, 1, 2, &["1.2.3.4:5".parse().unwrap()]).unwrap()
     }
 

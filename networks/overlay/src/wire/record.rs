@@ -14,9 +14,10 @@ use std::net::SocketAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rookery_base::{DecodeError, Hash32, PeerId, Reader};
+use rookery_transport::tls::{Identity, KeyHashes, verify};
 
 use super::address::{MAX_ADDR_LEN, MAX_ADDRS, put_addrs, read_addrs};
-use crate::crypto::{self, KeySet, MAX_SIGNATURE, MAX_SPKI, Scheme, Signer};
+use crate::crypto::{MAX_SIGNATURE, MAX_SPKI, holds};
 
 /// Bytes of the longest record: with an ML-DSA-65 key and eight IPv6 addresses.
 pub const MAX_RECORD: usize = 64 + 2 + MAX_SPKI + 16 + 1 + MAX_ADDRS * MAX_ADDR_LEN + 2 + MAX_SIGNATURE;
@@ -29,7 +30,7 @@ const DOMAIN: &[u8] = b"rookery overlay record v1";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedRecord {
     /// The identity's keys.
-    pub keys: KeySet,
+    pub keys: KeyHashes,
     /// Counts the owner's records; the highest is in force.
     pub sequence: u64,
     /// When it ends, in seconds since 1970.
@@ -45,27 +46,25 @@ pub struct SignedRecord {
 }
 
 impl SignedRecord {
-    /// Signs a record. `None` when the signer fails.
+    /// Signs a record of our own. `None` when the cryptographic library fails.
     pub fn sign(
         network: &Hash32,
-        signer: &dyn Signer,
+        owner: &Identity,
         sequence: u64,
         expiry: u64,
         addrs: &[SocketAddr],
     ) -> Option<Self> {
-        // The key is under the signature, and a signer tells it with the signature: so the first one is for the key.
-        let (spki, _) = signer.sign(DOMAIN)?;
-        let keys = signer.keys();
+        let keys = owner.hashes();
         let mut out = BytesMut::with_capacity(MAX_RECORD);
-        out.put_slice(keys.ml_dsa_65.as_bytes());
-        out.put_slice(keys.ed25519.as_bytes());
-        super::put_bytes16(&mut out, &spki);
+        out.put_slice(&keys.post_quantum);
+        out.put_slice(&keys.classic);
+        super::put_bytes16(&mut out, owner.public_key());
         out.put_u64(sequence);
         out.put_u64(expiry);
         put_addrs(&mut out, addrs);
-        let (again, signature) = signer.sign(&statement(network, &out))?;
+        let signature = owner.sign(&statement(network, &out)).ok()?;
         super::put_bytes16(&mut out, &signature);
-        (again == spki).then(|| Self::decode(&out.freeze()).ok())?
+        Self::decode(&out.freeze()).ok()
     }
 
     /// Takes a record apart. Keys and signature stay where they are.
@@ -74,21 +73,18 @@ impl SignedRecord {
     /// When the bytes are no record, or its key is none of its identity's.
     pub fn decode(raw: &Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(raw);
-        let keys = KeySet { ml_dsa_65: reader.hash("key hash")?, ed25519: reader.hash("key hash")? };
+        let keys = KeyHashes { post_quantum: reader.array("key hash")?, classic: reader.array("key hash")? };
         let at = reader.at();
         let spki = super::bytes16(&mut reader, MAX_SPKI, "key")?;
-        let Some(scheme) = Scheme::of(spki).filter(|_| keys.holds(spki)) else {
+        if !holds(&keys, spki) {
             return Err(DecodeError::Invalid { what: "key, which is none of the identity's,", at });
-        };
+        }
         let key = (reader.at() - spki.len(), reader.at());
         let sequence = super::u64_be(&mut reader, "sequence")?;
         let expiry = super::u64_be(&mut reader, "expiry")?;
         let addrs = read_addrs(&mut reader, "addresses")?;
         let signed = reader.at();
-        let signature = super::bytes16(&mut reader, MAX_SIGNATURE, "signature")?;
-        if signature.len() != scheme.signature_len() {
-            return Err(DecodeError::Invalid { what: "length of the signature", at: signed });
-        }
+        super::bytes16(&mut reader, MAX_SIGNATURE, "signature")?;
         reader.finish()?;
         Ok(Self { keys, sequence, expiry, addrs, raw: raw.clone(), key, signed })
     }
@@ -97,12 +93,12 @@ impl SignedRecord {
     pub fn verify(&self, network: &Hash32) -> bool {
         let (from, to) = self.key;
         let signature = &self.raw[self.signed + 2..];
-        crypto::verify(&self.raw[from..to], &statement(network, &self.raw[..self.signed]), signature)
+        verify(&self.raw[from..to], &statement(network, &self.raw[..self.signed]), signature)
     }
 
     /// Whose it is.
     pub fn id(&self) -> PeerId {
-        self.keys.id()
+        self.keys.peer_id()
     }
 
     /// All of it as it travels.
@@ -124,14 +120,14 @@ fn statement(network: &Hash32, content: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::OneKey;
     use crate::wire::testing::{arb_addr, check_canonical};
     use proptest::prelude::*;
+    use rookery_transport::tls::Keys;
 
     const NETWORK: Hash32 = Hash32([3; 32]);
 
-    fn signed(scheme: Scheme, addrs: &[SocketAddr]) -> SignedRecord {
-        let key = OneKey::from_seed(scheme, &[5; 32]).unwrap();
+    fn signed(keys: Keys, addrs: &[SocketAddr]) -> SignedRecord {
+        let key = Identity::from_seed(&[5; 32], keys).unwrap();
         SignedRecord::sign(&NETWORK, &key, 7, 1_800_000_000, addrs).unwrap()
     }
 
@@ -139,8 +135,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn records_round_trip_and_hold(addrs in proptest::collection::vec(arb_addr(), 0..=8)) {
-            for scheme in [Scheme::Ed25519, Scheme::MlDsa65] {
-                let record = signed(scheme, &addrs);
+            for keys in [Keys::Classic, Keys::PostQuantum, Keys::Both] {
+                let record = signed(keys, &addrs);
                 prop_assert_eq!(SignedRecord::decode(record.raw()), Ok(record.clone()));
                 prop_assert_eq!(&record.addrs, &addrs);
                 prop_assert!(record.verify(&NETWORK));
@@ -152,7 +148,7 @@ mod tests {
 
     #[test]
     fn no_changed_byte_and_no_cut_passes() {
-        let record = signed(Scheme::Ed25519, &["1.2.3.4:5".parse().unwrap()]);
+        let record = signed(Keys::Classic, &["1.2.3.4:5".parse().unwrap()]);
         check_canonical(record.raw(), |bytes| {
             Some(SignedRecord::decode(&Bytes::copy_from_slice(bytes)).ok()?.raw().to_vec())
         });
@@ -166,7 +162,7 @@ mod tests {
 
     #[test]
     fn no_changed_byte_of_an_ml_dsa_record_passes() {
-        let record = signed(Scheme::MlDsa65, &["1.2.3.4:5".parse().unwrap()]);
+        let record = signed(Keys::PostQuantum, &["1.2.3.4:5".parse().unwrap()]);
         for at in (0..record.raw().len()).step_by(37) {
             let mut damaged = record.raw().to_vec();
             damaged[at] ^= 0x10;
@@ -178,13 +174,13 @@ mod tests {
     #[test]
     fn the_bounds_are_met_exactly() {
         let v6: SocketAddr = "[2001:db8::1]:5".parse().unwrap();
-        assert_eq!(signed(Scheme::MlDsa65, &[v6; 9]).raw().len(), MAX_RECORD);
-        assert_eq!(signed(Scheme::Ed25519, &[]).raw().len(), MIN_RECORD);
+        assert_eq!(signed(Keys::PostQuantum, &[v6; 9]).raw().len(), MAX_RECORD);
+        assert_eq!(signed(Keys::Classic, &[]).raw().len(), MIN_RECORD);
     }
 
     #[test]
     fn a_key_of_another_identity_cannot_sign() {
-        let record = signed(Scheme::Ed25519, &[]);
+        let record = signed(Keys::Classic, &[]);
         let mut foreign = record.raw().to_vec();
         foreign[32] ^= 1;
         let error = SignedRecord::decode(&foreign.into()).unwrap_err();

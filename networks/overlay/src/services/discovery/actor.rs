@@ -9,11 +9,11 @@ use rand::Rng;
 use rookery_base::{Generation, Hash32};
 use rookery_engine::{AddressService, Command, PeerHandle};
 use rookery_runtime::{Env, FairMailbox, Instant, LaneLimits, OnPanic};
+use rookery_transport::tls::Identity;
 use tokio::sync::{mpsc, oneshot};
 
 use super::table::{Table, Taken};
 use super::{DiscoveryService, Mail, Tell};
-use crate::crypto::Signer;
 use crate::wire::SignedRecord;
 use crate::wire::discovery::MAX_RECORDS;
 use crate::wire::snapshot::Candidate;
@@ -32,7 +32,7 @@ pub struct DiscoveryConfig {
     /// The network's id.
     pub network: Hash32,
     /// Signs our record; its keys are our identity.
-    pub signer: Arc<dyn Signer>,
+    pub signer: Arc<Identity>,
     /// Where we can be reached, as far as is known; none: we have no record.
     pub addrs: Vec<SocketAddr>,
     /// Sessions at a time.
@@ -91,7 +91,7 @@ pub struct Discovery {
 /// Our own record.
 pub(super) struct Own {
     network: Hash32,
-    signer: Arc<dyn Signer>,
+    signer: Arc<Identity>,
     addrs: Vec<SocketAddr>,
     pub record: Option<SignedRecord>,
     /// When it is signed anew.
@@ -113,7 +113,7 @@ impl Discovery {
         let now = env.clock.now();
         let reactor = Self {
             env: env.clone(),
-            table: Table::new(config.signer.keys().id(), (rng.next_u64(), rng.next_u64())),
+            table: Table::new(config.signer.peer_id(), (rng.next_u64(), rng.next_u64())),
             peers: BTreeMap::new(),
             mail,
             asks: asked,
@@ -201,7 +201,7 @@ impl Discovery {
 }
 
 impl Own {
-    pub const fn new(network: Hash32, signer: Arc<dyn Signer>, addrs: Vec<SocketAddr>, now: Instant) -> Self {
+    pub const fn new(network: Hash32, signer: Arc<Identity>, addrs: Vec<SocketAddr>, now: Instant) -> Self {
         Self { network, signer, addrs, record: None, next: now }
     }
 

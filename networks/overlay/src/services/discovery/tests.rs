@@ -1,11 +1,11 @@
 use super::table::{Table, Taken};
 use super::*;
-use crate::crypto::{OneKey, Scheme, Signer};
 use crate::services::testing::{Gate, UNIX, addr, env, facts, fault, frame, handle, mailbox, outbox, peer};
 use rookery_base::Weight;
 use rookery_engine::dial::addresses;
 use rookery_engine::kinds::Verdict;
 use rookery_runtime::{Env, FairMailbox};
+use rookery_transport::tls::{Identity, Keys};
 use std::net::SocketAddr;
 
 const NETWORK: Hash32 = Hash32([3; 32]);
@@ -17,7 +17,7 @@ fn record(owner: u16, sequence: u64, addrs: &[SocketAddr]) -> SignedRecord {
 fn lasting(owner: u16, sequence: u64, expiry: u64, addrs: &[SocketAddr]) -> SignedRecord {
     let mut seed = [7; 32];
     seed[..2].copy_from_slice(&owner.to_be_bytes());
-    let key = OneKey::from_seed(Scheme::Ed25519, &seed).unwrap();
+    let key = Identity::from_seed(&seed, Keys::Classic).unwrap();
     SignedRecord::sign(&NETWORK, &key, sequence, expiry, addrs).unwrap()
 }
 
@@ -152,7 +152,7 @@ fn records_that_hold_go_on_and_a_forged_one_ends_the_session() {
     assert_eq!(desk.hear(&[record(1, 1, &[at(1)]), expired]), Flow::Continue);
     let Some(Mail::Records(_, records)) = desk.mail.try_recv() else { panic!("no records") };
     assert_eq!(records, [record(1, 1, &[at(1)])], "without the one that has expired");
-    let key = OneKey::from_seed(Scheme::Ed25519, &[8; 32]).unwrap();
+    let key = Identity::from_seed(&[8; 32], Keys::Classic).unwrap();
     let foreign = SignedRecord::sign(&Hash32([4; 32]), &key, 1, UNIX + 60, &[]).unwrap();
     let fault = fault(desk.hear(&[foreign]));
     assert_eq!((fault.kind, fault.weight), (PeerFaultKind::InvalidData, Weight::Close));
@@ -170,7 +170,7 @@ fn answers_that_nobody_asked_for_are_refused_unread_and_questions_without_end_ar
 #[tokio::test(start_paused = true)]
 async fn our_own_record_is_renewed_and_changes_with_our_addresses() {
     let env = env();
-    let signer = std::sync::Arc::new(OneKey::from_seed(Scheme::Ed25519, &[1; 32]).unwrap());
+    let signer = std::sync::Arc::new(Identity::from_seed(&[1; 32], Keys::Classic).unwrap());
     let (addresses, _inbox) = addresses(&env, 4);
     let config = DiscoveryConfig { network: NETWORK, signer, addrs: vec![], most_peers: 4 };
     let (_service, handle) = Discovery::start(&env, config, addresses);
@@ -184,8 +184,7 @@ async fn our_own_record_is_renewed_and_changes_with_our_addresses() {
 #[test]
 fn our_sequence_grows_over_restarts_and_within_a_second() {
     let env = env();
-    let signer: std::sync::Arc<dyn Signer> =
-        std::sync::Arc::new(OneKey::from_seed(Scheme::Ed25519, &[1; 32]).unwrap());
+    let signer = std::sync::Arc::new(Identity::from_seed(&[1; 32], Keys::Classic).unwrap());
     let now = env.clock.now();
     let mut own = actor::Own::new(NETWORK, signer, vec![at(1)], now);
     own.refresh(now, UNIX);
