@@ -218,7 +218,7 @@ impl Own {
         }
         let last = self.record.as_ref().map_or(0, |record| record.sequence);
         let (sequence, expiry) = (unix.max(last + 1), unix + LIFETIME.as_secs());
-        let signed = SignedRecord::sign(&self.network, &*self.signer, sequence, expiry, &self.addrs);
+        let signed = SignedRecord::sign(&self.network, &self.signer, sequence, expiry, &self.addrs);
         // A signer that fails leaves the last record in force, which ends by itself.
         self.record = signed.or_else(|| self.record.take());
     }

@@ -33,11 +33,14 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `state.rs` | the rules, pure: items, announcers, subscriptions; orders for peers come out |
+//! | `peer.rs`, `slots.rs` | one neighbour; who was told of an item, as bits |
 //! | `actor.rs` | the loop, and the handle of the application |
 //! | `pipe.rs` | one peer's half |
 
 mod actor;
+mod peer;
 mod pipe;
+mod slots;
 mod state;
 #[cfg(test)]
 mod tests;

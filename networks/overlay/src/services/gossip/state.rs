@@ -10,31 +10,17 @@ use bytes::Bytes;
 use rookery_base::{Generation, PeerFault, PeerFaultKind};
 use rookery_runtime::Instant;
 
+use super::peer::Peer;
+use super::slots::{Bits, Slots};
 use super::{
-    ASKED_AT_ONCE, BACKLOG, CATCH_UP, HEDGE, HELD, HELD_BYTES, HELD_FOR, Judgement, OPEN_WANTS, Order,
-    PENDING, REJECT_SCORE, SEEN, SEEN_FOR, Validator,
+    ASKED_AT_ONCE, CATCH_UP, HEDGE, HELD, HELD_BYTES, HELD_FOR, Judgement, Order, PENDING, REJECT_SCORE,
+    SEEN, SEEN_FOR, Validator,
 };
 use crate::wire::Topic;
-use crate::wire::gossip::{Inventory, Item, ItemId, MAX_IDS, encode_missing, encode_topics};
+use crate::wire::gossip::{Inventory, Item, ItemId, encode_missing, encode_topics};
 
 /// Idle items looked at in one turn for an announcer that has room. The rest has its turn later.
 const LOOKED_AT: usize = 256;
-
-/// One neighbour.
-#[derive(Debug, Default)]
-struct Peer {
-    topics: BTreeSet<Topic>,
-    /// Wanted ids that it has announced.
-    pending: BTreeSet<ItemId>,
-    /// Wants open towards it.
-    open: usize,
-    /// Wants that failed, less those that succeeded.
-    failures: u32,
-    /// What it is to do, until its routine has taken it.
-    orders: VecDeque<Order>,
-    /// What it is to be told of, behind the orders.
-    tell: VecDeque<(Topic, ItemId)>,
-}
 
 /// An item that is being fetched.
 #[derive(Debug)]
@@ -63,15 +49,16 @@ struct Held {
     /// Its message's body.
     body: Bytes,
     /// Who has it or was told of it.
-    told: BTreeSet<Generation>,
+    told: Bits,
     /// Who was served.
-    served: BTreeSet<Generation>,
+    served: Bits,
 }
 
 /// What all neighbours have said. See the module's page.
 #[derive(Default)]
 pub(super) struct State {
     peers: BTreeMap<Generation, Peer>,
+    slots: Slots,
     subscriptions: BTreeMap<Topic, Validator>,
     wanted: BTreeMap<ItemId, Wanted>,
     /// Wanted ids that nobody is asked for.
@@ -91,7 +78,8 @@ pub(super) struct State {
 
 impl State {
     pub fn up(&mut self, session: Generation) {
-        self.peers.insert(session, Peer::default());
+        let slot = self.slots.take();
+        self.peers.insert(session, Peer::new(slot));
         if !self.subscriptions.is_empty() {
             let topics = encode_topics(self.subscriptions.keys());
             self.order(session, Order::Topics(topics));
@@ -109,9 +97,10 @@ impl State {
             self.settle(id);
         }
         for held in self.held.values_mut() {
-            held.told.remove(&session);
-            held.served.remove(&session);
+            held.told.remove(peer.slot);
+            held.served.remove(peer.slot);
         }
+        self.slots.give_back(peer.slot);
     }
 
     /// False when as many topics are subscribed to as a peer may be told.
@@ -144,14 +133,14 @@ impl State {
         let Some(peer) = self.peers.get_mut(&session) else { return };
         let topics: BTreeSet<Topic> = topics.into_iter().collect();
         let before = std::mem::replace(&mut peer.topics, topics);
-        let peer_topics = peer.topics.clone();
-        let added = |topic: &Topic| peer_topics.contains(topic) && !before.contains(topic);
+        let (slot, after) = (peer.slot, &peer.topics);
+        let added = |topic: &Topic| after.contains(topic) && !before.contains(topic);
         let mut news: Vec<ItemId> = Vec::new();
         for (_, id) in self.held_order.iter().rev() {
             if news.len() == CATCH_UP {
                 break;
             }
-            if self.held.get(id).is_some_and(|held| added(&held.topic) && !held.told.contains(&session)) {
+            if self.held.get(id).is_some_and(|held| added(&held.topic) && !held.told.contains(slot)) {
                 news.push(*id);
             }
         }
@@ -162,10 +151,10 @@ impl State {
     pub fn announced(&mut self, session: Generation, inventory: &Inventory) {
         let listened_to = self.subscriptions.contains_key(&inventory.topic);
         for id in inventory.ids() {
-            if let Some(held) = self.held.get_mut(&id) {
-                held.told.insert(session);
-            }
             let Some(peer) = self.peers.get_mut(&session) else { return };
+            if let Some(held) = self.held.get_mut(&id) {
+                held.told.insert(peer.slot);
+            }
             if !listened_to || self.seen.contains(&id) || peer.pending.len() == PENDING {
                 continue;
             }
@@ -190,11 +179,12 @@ impl State {
 
     /// A peer wants an item: it gets it once.
     pub fn wants(&mut self, session: Generation, id: ItemId) {
-        let held = self.held.get_mut(&id).filter(|held| !held.served.contains(&session));
+        let Some(slot) = self.peers.get(&session).map(|peer| peer.slot) else { return };
+        let held = self.held.get_mut(&id).filter(|held| !held.served.contains(slot));
         let body = match held {
             Some(held) => {
-                held.served.insert(session);
-                held.told.insert(session);
+                held.served.insert(slot);
+                held.told.insert(slot);
                 held.body.clone()
             }
             None => encode_missing(&id),
@@ -215,7 +205,7 @@ impl State {
             return None;
         };
         let peer = self.peers.get_mut(&session)?;
-        let wanted = self.wanted.get(&id)?;
+        let (slot, wanted) = (peer.slot, self.wanted.get(&id)?);
         if !wanted.asked.contains(&session) {
             return None;
         }
@@ -241,7 +231,7 @@ impl State {
         }
         self.hold(id, item.topic.clone(), body, now);
         if let Some(held) = self.held.get_mut(&id) {
-            held.told.insert(session);
+            held.told.insert(slot);
         }
         self.spread(id);
         Some(item)
@@ -253,9 +243,7 @@ impl State {
         let Some(at) = wanted.asked.iter().position(|other| *other == session) else { return };
         wanted.asked.remove(at);
         if let Some(peer) = self.peers.get_mut(&session) {
-            peer.open -= 1;
-            peer.failures = peer.failures.saturating_add(1);
-            peer.pending.remove(&id);
+            peer.failed(&id);
         }
         self.settle(id);
     }
@@ -348,7 +336,7 @@ impl State {
     fn spread(&mut self, id: ItemId) {
         let Some(held) = self.held.get(&id) else { return };
         let wants = |(session, peer): (&Generation, &Peer)| {
-            (peer.topics.contains(&held.topic) && !held.told.contains(session)).then_some(*session)
+            (peer.topics.contains(&held.topic) && !held.told.contains(peer.slot)).then_some(*session)
         };
         let sessions: Vec<Generation> = self.peers.iter().filter_map(wants).collect();
         sessions.into_iter().for_each(|session| self.announce(session, id));
@@ -356,7 +344,7 @@ impl State {
 
     fn announce(&mut self, session: Generation, id: ItemId) {
         let (Some(held), Some(peer)) = (self.held.get_mut(&id), self.peers.get_mut(&session)) else { return };
-        held.told.insert(session);
+        held.told.insert(peer.slot);
         peer.tell.push_back((held.topic.clone(), id));
         peer.trim();
         self.dirty.insert(session);
@@ -364,7 +352,7 @@ impl State {
 
     fn hold(&mut self, id: ItemId, topic: Topic, body: Bytes, now: Instant) {
         self.held_bytes += body.len();
-        self.held.insert(id, Held { topic, body, told: BTreeSet::new(), served: BTreeSet::new() });
+        self.held.insert(id, Held { topic, body, told: Bits::default(), served: Bits::default() });
         self.held_order.push_back((now, id));
         while self.held.len() > HELD || self.held_bytes > HELD_BYTES {
             self.release_oldest();
@@ -454,9 +442,7 @@ impl State {
     /// Asks the announcer that has failed least and has room. False when there is none.
     fn ask(&mut self, id: ItemId, now: Instant) -> bool {
         let Some(wanted) = self.wanted.get_mut(&id) else { return false };
-        let free = |session: &Generation| {
-            self.peers.get(session).is_some_and(|peer| peer.open < usize::from(OPEN_WANTS))
-        };
+        let free = |session: &Generation| self.peers.get(session).is_some_and(Peer::has_room);
         let failures = |session: &Generation| self.peers.get(session).map_or(u32::MAX, |peer| peer.failures);
         let candidates = wanted.announcers.iter().enumerate().filter(|(_, session)| free(session));
         let Some((at, _)) = candidates.min_by_key(|(at, session)| (failures(session), *at)) else {
@@ -473,9 +459,7 @@ impl State {
         self.order(session, Order::Want(id));
         if let Some(slow) = given_up {
             if let Some(peer) = self.peers.get_mut(&slow) {
-                peer.open -= 1;
-                peer.failures = peer.failures.saturating_add(1);
-                peer.pending.remove(&id);
+                peer.failed(&id);
             }
             self.order(slow, Order::Cancel(id));
         }
@@ -485,6 +469,7 @@ impl State {
     /// Compares what is kept twice, and holds it against the bounds. For tests.
     #[cfg(test)]
     pub fn audit(&self) {
+        use super::{BACKLOG, OPEN_WANTS};
         for (session, peer) in &self.peers {
             let open = self.wanted.values().filter(|wanted| wanted.asked.contains(session)).count();
             assert_eq!(peer.open, open, "wants open towards {session}");
@@ -506,34 +491,5 @@ impl State {
         assert_eq!(self.held.values().map(|held| held.body.len()).sum::<usize>(), self.held_bytes);
         assert!(self.held.len() <= HELD && self.held_bytes <= HELD_BYTES && self.seen.len() <= SEEN);
         assert_eq!(self.seen.len(), self.seen_order.len());
-    }
-}
-
-impl Peer {
-    fn drain(&mut self) -> Vec<Order> {
-        let mut orders: Vec<Order> = self.orders.drain(..).collect();
-        while let Some((topic, id)) = self.tell.pop_front() {
-            let mut ids = vec![id];
-            while ids.len() < MAX_IDS
-                && let Some((_, id)) = self.tell.pop_front_if(|(next, _)| *next == topic)
-            {
-                ids.push(id);
-            }
-            orders.push(Order::Announce(topic, ids));
-        }
-        orders
-    }
-
-    /// Drops the oldest of what a peer does not take: what it would be told or served, never what keeps the count of our own
-    /// wants.
-    fn trim(&mut self) {
-        if self.orders.len() > BACKLOG
-            && let Some(at) = self.orders.iter().position(|order| matches!(order, Order::Serve(_)))
-        {
-            self.orders.remove(at);
-        }
-        while self.tell.len() > BACKLOG {
-            self.tell.pop_front();
-        }
     }
 }
