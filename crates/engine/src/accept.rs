@@ -40,7 +40,8 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     pub fn new(shared: Arc<Shared>, limits: HandshakeLimits) -> Self {
-        // Twice the limit: a handshake that was ended to make room holds its ticket until its task has run.
+        // Twice the limit: a handshake that was ended to make room holds its ticket until its task has run, and one that
+        // asks for its session already cannot be ended any more.
         let (office, returns) = tickets(2 * limits.total);
         let admission = Admission::new(limits, shared.env.clock.now());
         Self { shared, limits, admission, office, returns, stoppers: BTreeMap::new(), pause: None }

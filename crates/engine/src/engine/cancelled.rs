@@ -1,4 +1,5 @@
-//! An attempt that is dropped after any number of polls, from the accepted connection to the end of its session.
+//! An attempt that is dropped after any number of polls, from the accepted connection to the end of its session; a storm
+//! that is stopped after any number of turns; and an accept loop whose registry does nothing.
 
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -121,6 +122,15 @@ impl<F: Future + Unpin> Future for Polls<F> {
 }
 
 fn shared(env: &Env, heard: &FairMailbox<&'static str>, process: &ByteBudget) -> Arc<Shared> {
+    with_registry(env, heard, process, Registry::start(env, SessionLimits::LOCAL, None))
+}
+
+fn with_registry(
+    env: &Env,
+    heard: &FairMailbox<&'static str>,
+    process: &ByteBudget,
+    registry: RegistryHandle,
+) -> Arc<Shared> {
     let services: Vec<Arc<dyn Service>> = vec![Arc::new(TinyService(heard.opener()))];
     let network: Arc<dyn Network> = Arc::new(Tiny { services });
     Arc::new(Shared {
@@ -128,7 +138,7 @@ fn shared(env: &Env, heard: &FairMailbox<&'static str>, process: &ByteBudget) ->
         table: KindTable::build(network.services()).unwrap(),
         network,
         transport: Switchboard::default().transport([1, 1, 1, 1].into()),
-        registry: Registry::start(env, SessionLimits::LOCAL, None),
+        registry,
         accounts: Accountant::new(env.metrics.arrivals.clone()),
         refusals: Refusals::default(),
         limits: Limits::LOCAL,
@@ -208,4 +218,93 @@ async fn an_attempt_dropped_after_any_number_of_polls_leaves_nothing_behind() {
     let (polls, end) = ended_by_itself.into_inner().unwrap().expect("it ends by itself in the end");
     assert_eq!(end.unwrap(), CloseCause::PeerClosed);
     assert!(polls > 10, "the visit has many awaits: {polls}");
+}
+
+/// Row 3, 5, 11: a storm of arrivals that are refused, evicted, hang, talk, break and panic, stopped after k turns of the
+/// scheduler, for every k: at each turn the accounts are balanced, and after the end every arrival is accounted for and nothing
+/// is held.
+#[tokio::test(start_paused = true)]
+async fn a_storm_stopped_after_any_number_of_turns_is_accounted_for() {
+    let mut seen = Accounts::default();
+    for turns in 0..160 {
+        let env = Env::simulated(1, 0, 0, 0, rookery_observe::Trace::off());
+        let heard = FairMailbox::new("tiny", LaneLimits::PEER, 1, env.clock, Arc::clone(&env.metrics));
+        let process = ByteBudget::root("process", 1 << 20);
+        let shared = shared(&env, &heard, &process);
+        let limits = HandshakeLimits { total: 8, per_ip: 3, per_prefix: 6, ..HandshakeLimits::LOCAL };
+        let (board, at) = (Switchboard::default(), "50.0.0.1:1".parse().unwrap());
+        let listener = board.transport([50, 0, 0, 1].into()).listen(at).await.unwrap();
+        let acceptor = Acceptor::new(Arc::clone(&shared), limits);
+        env.scope.spawn("accept", OnPanic::StopNode, acceptor.run(vec![listener]));
+        let mut knocks = Vec::new();
+        let look = || {
+            let accounts = shared.accounts.read();
+            assert!(accounts.balanced(), "{accounts:?}");
+            accounts
+        };
+        for turn in 0..turns {
+            let from = SocketAddr::from(([20, 0, turn as u8 / 4, turn as u8 % 5], 1 + turn));
+            match turn % 5 {
+                0 | 1 => knocks.push(board.half_open(from, at, turn % 2 == 0).unwrap()),
+                // One stream at most is served here, and the wire is an ordered pipe: this one breaks.
+                2 => knocks.push(board.knock(from, at, true).unwrap()),
+                // The second session finds no lane: its pipe panics while the first lives.
+                _ => env.scope.spawn("visitor", OnPanic::EndScope, visit(board.connect(from, at).unwrap())),
+            }
+            tokio::task::yield_now().await;
+            look();
+        }
+        env.scope.cancel();
+        while env.scope.running() != Vec::<&str>::new() {
+            look();
+            tokio::task::yield_now().await;
+            env.clock.sleep(Duration::from_millis(1)).await;
+        }
+        let accounts = look();
+        assert_eq!((accounts.shaking, accounts.live), (0, 0), "{turns} turns: {accounts:?}");
+        assert!(accounts.arrived <= turns.into() && process.used() == 0, "{turns} turns");
+        seen = accounts;
+    }
+    for why in ["handshakes", "handshake_evicted", "local_fault", "shutdown"] {
+        assert!(seen.refused.contains_key(why), "{why}: {seen:?}");
+    }
+    assert!(seen.ended.contains_key("panic") && seen.retried > 0, "{seen:?}");
+}
+
+/// Row 4: while the registry does nothing for ten seconds, every arrival is taken at once, and those whose handshake ended
+/// wait in their own tasks: twice as many as there are places and no more, because they cannot be evicted any more.
+#[tokio::test(start_paused = true)]
+async fn a_stalled_registry_does_not_slow_the_accept_loop() {
+    let env = Env::simulated(1, 0, 0, 0, rookery_observe::Trace::off());
+    let heard = FairMailbox::new("tiny", LaneLimits::PEER, 1, env.clock, Arc::clone(&env.metrics));
+    let process = ByteBudget::root("process", 1 << 20);
+    let (registry, stalled) = RegistryHandle::stalled();
+    let shared = with_registry(&env, &heard, &process, registry);
+    let limits = HandshakeLimits { total: 100, ..HandshakeLimits::LOCAL };
+    let (board, at) = (Switchboard::default(), "50.0.0.1:1".parse().unwrap());
+    let listener = board.transport([50, 0, 0, 1].into()).listen(at).await.unwrap();
+    let acceptor = Acceptor::new(Arc::clone(&shared), limits);
+    env.scope.spawn("accept", OnPanic::StopNode, acceptor.run(vec![listener]));
+    let mut held = Vec::new();
+    for second in 1..=10_u64 {
+        for n in 0..50 {
+            let mut wire = board.connect(SocketAddr::from(([20, 0, second as u8, n], 1)), at).unwrap();
+            wire.write_all(b"h").await.unwrap();
+            held.push(wire);
+        }
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        let accounts = shared.accounts.read();
+        assert!(accounts.balanced());
+        assert_eq!(accounts.arrived, 50 * second, "taken before any time has passed");
+        assert!(accounts.shaking <= 200);
+        env.clock.sleep(Duration::from_secs(1)).await;
+    }
+    let accounts = shared.accounts.read();
+    assert_eq!(accounts.live, 0, "nobody was let in meanwhile");
+    drop(stalled);
+    env.clock.sleep(Duration::from_secs(1)).await;
+    assert_eq!(shared.accounts.read().shaking, 0, "whoever waited was told");
+    env.scope.close(Duration::from_secs(5)).await.unwrap();
 }

@@ -390,6 +390,13 @@ fn matches(asked: SocketAddr, addr: SocketAddr) -> bool {
 }
 
 impl RegistryHandle {
+    /// Leads to a registry that does nothing while the other part is held.
+    #[cfg(test)]
+    pub fn stalled() -> (Self, impl Send) {
+        let ((asks, inbox), (publish, doors)) = (mpsc::channel(ASKS), watch::channel(Doors::default()));
+        (Self { asks, doors, board: StateBoard::default() }, (inbox, publish))
+    }
+
     async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
         let (tell, told) = oneshot::channel();
         self.asks.send(make(tell)).await.ok()?;
