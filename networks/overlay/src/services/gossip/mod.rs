@@ -68,7 +68,7 @@ pub const HELD: usize = 4096;
 pub const HELD_BYTES: usize = 16 * 1024 * 1024;
 /// How long an id is known as seen: five times as long as anybody serves it.
 pub const SEEN_FOR: Duration = Duration::from_secs(600);
-/// Ids known as seen: 100 a second for [`SEEN_FOR`]; 4 MB.
+/// Ids known as seen: 100 a second for [`SEEN_FOR`]; 6 MB.
 pub const SEEN: usize = 65_536;
 /// Ids that may wait to be fetched through one peer: two full inventories. What is announced above it is not looked at,
 /// and comes again from somebody else.
