@@ -30,7 +30,7 @@ pub const MAX_SPKI: usize = 2048;
 /// The longest signature: ML-DSA-65's.
 pub const MAX_SIGNATURE: usize = 3309;
 /// In front of what is hashed to a peer's id, so that no other hash of ours can be one.
-const ID_DOMAIN: &[u8] = b"rookery peer id v1";
+const ID_DOMAIN: &[u8] = b"rookery overlay id v1";
 /// In front of every statement that is signed outside TLS, which uses spaces there: neither can stand for the other.
 const STATEMENT_DOMAIN: &[u8] = b"rookery statement v1";
 

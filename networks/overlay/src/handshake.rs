@@ -21,7 +21,7 @@ use rookery_base::id::canonical_addr;
 use rookery_base::{CloseCause, Direction, Hash32, PeerFault, PeerFaultKind};
 use rookery_engine::{Approach, Caps, Established, Link, PeerFacts, Precedence};
 use rookery_transport::tls::{Identity, KeyHashes};
-use rookery_transport::{Mux, MuxConn, MuxStream, cause_of};
+use rookery_transport::{MuxConn, MuxStream, cause_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::wire::frame::Framing;
@@ -40,17 +40,6 @@ pub(crate) struct Introduction {
     pub listen_port: u16,
     /// Dials so far.
     pub attempts: AtomicU64,
-}
-
-/// What a session keeps of a hello beside the engine's facts.
-#[derive(Debug, Clone)]
-pub struct Introduced {
-    /// Where the peer says that it listens.
-    pub addrs: Vec<SocketAddr>,
-    /// Its listening port; 0 when it does not listen.
-    pub listen_port: u16,
-    /// Where it sees us.
-    pub observed: Option<SocketAddr>,
 }
 
 impl Introduction {
@@ -72,7 +61,7 @@ impl Introduction {
     }
 
     /// Exchanges hellos.
-    pub async fn shake(&self, approach: Approach) -> Result<(Established, Introduced), CloseCause> {
+    pub async fn shake(&self, approach: Approach) -> Result<Established, CloseCause> {
         let MuxConn { remote, proof, mux, .. } = approach.conn.into_mux()?;
         let broken = |error: io::Error| cause_of(&error);
         let (stream, theirs, attempt) = match approach.direction {
@@ -100,14 +89,12 @@ impl Introduction {
             version: u32::from(version),
             agent: theirs.agent,
             precedence: Precedence { incarnation: theirs.incarnation, attempt },
+            observed: theirs.observed,
             ..PeerFacts::of(identity, canonical_addr(remote), approach.direction)
         };
-        let introduced =
-            Introduced { addrs: theirs.addrs, listen_port: theirs.listen_port, observed: theirs.observed };
         let link = Link { reader: Box::new(Framing), writer: Box::new(Framing) };
         let MuxStream { read, write } = stream;
-        let established = Established { facts, link, read, write, read_ahead: BytesMut::new(), mux: Some(mux) };
-        Ok((established, introduced))
+        Ok(Established { facts, link, read, write, read_ahead: BytesMut::new(), mux: Some(mux) })
     }
 }
 

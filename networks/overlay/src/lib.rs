@@ -8,11 +8,19 @@
 //!
 //! | module | what it is for |
 //! |---|---|
+//! | [`node`] | for applications: [`Builder`] gives a [`Node`] and its [`Handle`] |
+//! | `handshake`, `network` | hellos, and the overlay as the engine's network |
 //! | [`wire`] | every byte that is sent, to and from values, with limits; pure |
 //! | [`services`] | what is said and answered: ping, messages, gossip, discovery, requests |
-//! | [`crypto`] | hashes, public keys, signatures, identities |
+//! | [`crypto`] | hashes, and whose key a key is |
 //!
 //! The wire's specification, with the abuse of each message and what stops it: `docs/networks/overlay.md`.
 
 pub mod crypto;
+mod handshake;
+mod network;
+pub mod node;
+pub mod services;
 pub mod wire;
+
+pub use node::{Builder, Event, Handle, Node};

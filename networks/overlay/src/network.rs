@@ -7,21 +7,17 @@ use rookery_base::{CloseCause, PeerId};
 use rookery_engine::{Approach, Established, Network, Service, StreamService};
 use rookery_runtime::BoxFuture;
 
-use crate::handshake::{Introduced, Introduction};
+use crate::handshake::Introduction;
 
 /// Time for a handshake, its cryptography included: a thousand that come at once take a slow machine some seconds, and one
 /// that is slower than that holds a place which others want.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// Told of every hello that was taken, before its session is registered.
-pub(crate) type OnHello = Box<dyn Fn(PeerId, &Introduced) + Send + Sync>;
 
 /// The network of one node.
 pub(crate) struct Overlay {
     pub introduction: Introduction,
     pub services: Vec<Arc<dyn Service>>,
     pub streams: Option<Arc<dyn StreamService>>,
-    pub on_hello: OnHello,
 }
 
 impl Network for Overlay {
@@ -38,11 +34,7 @@ impl Network for Overlay {
     }
 
     fn handshake(&self, approach: Approach) -> BoxFuture<'_, Result<Established, CloseCause>> {
-        Box::pin(async move {
-            let (established, introduced) = self.introduction.shake(approach).await?;
-            (self.on_hello)(established.facts.peer, &introduced);
-            Ok(established)
-        })
+        Box::pin(self.introduction.shake(approach))
     }
 
     fn services(&self) -> &[Arc<dyn Service>] {

@@ -1,0 +1,179 @@
+//! Whole nodes on loopback: everything real, from the socket to the application.
+
+#![expect(clippy::unwrap_used, reason = "in a test, a failure is a result")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rookery_base::CloseCause;
+use rookery_overlay::node::RequestFailed;
+use rookery_overlay::services::gossip::{Judgement, Validator};
+use rookery_overlay::services::messages::Sent;
+use rookery_overlay::services::requests::{AnswerWriter, Handler, Incoming, RequestError, ServiceLimits};
+use rookery_overlay::wire::Topic;
+use rookery_overlay::wire::request::ServiceName;
+use rookery_overlay::{Builder, Event, Handle, Node};
+use rookery_runtime::BoxFuture;
+use rookery_transport::tls::Keys;
+
+/// For anything here: far more than it takes, so that only a stall reaches it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn builder() -> Builder {
+    Builder::new("nodes test").local().listen(loopback()).outbound(0)
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} did not come"))
+}
+
+async fn connected(node: &mut Node) -> rookery_overlay::node::Peer {
+    match soon("a peer", node.next()).await {
+        Some(Event::Connected(peer)) => peer,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn two() -> ((Node, Handle), (Node, Handle)) {
+    let mut a = builder().start().await.unwrap();
+    let mut b = builder().start().await.unwrap();
+    let dialled = soon("a session", a.1.connect(b.1.listening())).await.unwrap();
+    assert_eq!(dialled.peer, b.1.id());
+    assert_eq!(connected(&mut a.0).await.facts.peer, b.1.id());
+    assert_eq!(connected(&mut b.0).await.facts.peer, a.1.id());
+    (a, b)
+}
+
+#[tokio::test]
+async fn two_nodes_meet_and_each_learns_of_the_others_end_with_its_reason() {
+    let ((a, _), (mut b, b_handle)) = two().await;
+    a.stop().await.unwrap();
+    let Some(Event::Lost(_, cause)) = soon("the end", b.next()).await else { panic!("no end") };
+    assert!(matches!(&cause, CloseCause::ByPeer { code: 0, .. }), "{cause}");
+    let accounts = b_handle.engine().accounts();
+    assert!(accounts.balanced(), "{accounts:?}");
+    b.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_message_arrives_once_and_its_sender_learns_what_became_of_it() {
+    let ((_a, a), (mut b, b_handle)) = two().await;
+    assert_eq!(a.send(b_handle.id(), topic("chat"), "nobody listens").await, Sent::NoSubscriber);
+    b_handle.listen_to(topic("chat"));
+    let sent = soon("an ack", a.send(b_handle.id(), topic("chat"), "hello")).await;
+    assert!(matches!(sent, Sent::Accepted(_)), "{sent:?}");
+    let Some(Event::Message(message)) = soon("the message", b.next()).await else { panic!("no message") };
+    assert_eq!((message.from, &message.payload[..]), (a.id(), &b"hello"[..]));
+    assert_eq!(a.send(a.id(), topic("chat"), "to nobody").await, Sent::Gone);
+}
+
+#[tokio::test]
+async fn what_one_publishes_reaches_a_subscriber_two_hops_away() {
+    let ((_a, a), (_b, b)) = two().await;
+    let (_c, c) = builder().start().await.unwrap();
+    soon("a session", c.connect(b.listening())).await.unwrap();
+    let all: Validator = Arc::new(|_, _| Judgement::Accept);
+    let mut b_news = b.subscribe(topic("news"), Arc::clone(&all)).await.unwrap();
+    let mut c_news = c.subscribe(topic("news"), all).await.unwrap();
+    a.publish(topic("news"), "first").await.unwrap();
+    for news in [&mut b_news, &mut c_news] {
+        let delivery = soon("the item", news.recv()).await.unwrap();
+        assert_eq!((&delivery.payload[..], delivery.missed), (&b"first"[..], 0));
+    }
+}
+
+/// Gives back what it gets, piece by piece, twice.
+struct Twice;
+
+impl Handler for Twice {
+    fn handle<'a>(
+        &'a self,
+        mut request: Incoming,
+        answer: &'a mut AnswerWriter,
+    ) -> BoxFuture<'a, Result<(), RequestError>> {
+        Box::pin(async move {
+            while let Some(piece) = request.body.chunk().await? {
+                answer.write(&piece).await?;
+                answer.write(&piece).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+#[tokio::test]
+async fn requests_stream_both_ways_at_once_and_unknown_services_are_refused() {
+    let limits = ServiceLimits { most_body: 8 << 20, ..ServiceLimits::SMALL };
+    let twice = ServiceName::new("twice").unwrap();
+    let (_b, b) = builder().serve(twice.clone(), limits, Arc::new(Twice)).start().await.unwrap();
+    let (_a, a) = builder().start().await.unwrap();
+    soon("a session", a.connect(b.listening())).await.unwrap();
+    let body = vec![7; 3 << 20];
+    let asked = a.request(b.id(), twice.clone(), "", &body, PATIENCE, 8 << 20);
+    let (header, answer) = soon("an answer", asked).await.unwrap();
+    assert_eq!((header, answer.len()), (Bytes::new(), 2 * body.len()));
+    let none = ServiceName::new("none").unwrap();
+    let refused = soon("an answer", a.request(b.id(), none.clone(), "", b"", PATIENCE, 10)).await;
+    assert!(matches!(refused, Err(RequestFailed::Request(RequestError::Answered(..)))), "{refused:?}");
+    let nobody = a.request(a.id(), none, "", b"", PATIENCE, 10).await;
+    assert!(matches!(nobody, Err(RequestFailed::NotConnected(_))), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn a_newcomer_finds_the_others_through_one_of_them() {
+    let (_hub, hub) = builder().start().await.unwrap();
+    let at = hub.listening()[0];
+    let mut nodes = Vec::new();
+    for _ in 0..4 {
+        nodes.push(builder().bootstrap(at).outbound(4).start().await.unwrap());
+    }
+    let all = nodes.len();
+    for (node, handle) in &mut nodes {
+        let mut met = std::collections::BTreeSet::new();
+        while met.len() < all {
+            if let Some(Event::Connected(peer)) = soon("another peer", node.next()).await {
+                met.insert(peer.facts.peer);
+            }
+        }
+        assert!(!met.contains(&handle.id()));
+    }
+}
+
+#[tokio::test]
+async fn a_folder_keeps_the_identity_and_whom_to_dial() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_hub, hub) = builder().start().await.unwrap();
+    let first = builder().folder(dir.path()).bootstrap(hub.listening()[0]).outbound(1).start().await.unwrap();
+    let (mut node, id) = (first.0, first.1.id());
+    connected(&mut node).await;
+    // The record of the other side's address has to be known before it is kept.
+    while first.1.discovery().candidates().await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    node.stop().await.unwrap();
+    let (mut again, handle) = builder().folder(dir.path()).outbound(1).start().await.unwrap();
+    assert_eq!(handle.id(), id);
+    assert_eq!(connected(&mut again).await.facts.peer, hub.id(), "nobody told it of the hub this time");
+    again.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn nodes_of_other_networks_and_without_post_quantum_keys_are_refused_and_told() {
+    let (_a, a) = Builder::new("another").local().start().await.unwrap();
+    let (_b, b) = builder().require_post_quantum().start().await.unwrap();
+    let refused = soon("a refusal", a.connect(b.listening())).await.unwrap_err();
+    assert!(refused.to_string().contains("network"), "{refused}");
+    let (_c, c) = builder().keys(Keys::Classic).start().await.unwrap();
+    assert!(soon("a refusal", c.connect(b.listening())).await.is_err());
+    assert!(b.engine().accounts().balanced());
+}
