@@ -60,6 +60,20 @@ pub fn resident_bytes() -> Result<u64, String> {
     kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| format!("{STATUS} has no VmRSS in kB"))
 }
 
+/// UDP datagrams that the kernel has dropped so far because a socket's receive buffer was full, of all processes.
+pub fn dropped_datagrams() -> Result<u64, String> {
+    const SNMP: &str = "/proc/net/snmp";
+    let text = std::fs::read_to_string(SNMP).map_err(|error| format!("{SNMP}: {error}"))?;
+    dropped_of(&text).ok_or_else(|| format!("{SNMP} has no RcvbufErrors of UDP"))
+}
+
+/// A line of names, and below it one of numbers.
+fn dropped_of(text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp:"));
+    let column = lines.next()?.split_whitespace().position(|name| name == "RcvbufErrors")?;
+    lines.next()?.split_whitespace().nth(column)?.parse().ok()
+}
+
 /// Several measurements of one thing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
@@ -85,6 +99,15 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dropped_datagrams_are_found_by_their_name() {
+        let text =
+            "Tcp: RtoAlgorithm InErrs\nTcp: 1 9\nUdp: InDatagrams RcvbufErrors MemErrors\nUdp: 801 22 0\n";
+        assert_eq!(dropped_of(text), Some(22));
+        assert_eq!(dropped_of("Udp: InDatagrams\nUdp: 801\n"), None);
+        assert_eq!(dropped_of(""), None);
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {

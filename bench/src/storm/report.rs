@@ -25,13 +25,16 @@ pub struct Storm {
     pub cpu_ms: f64,
     /// Memory that the server holds more than before.
     pub rss_kb: f64,
+    /// Datagrams that the kernel dropped meanwhile for want of room in a receive buffer, whosever they were: each costs its
+    /// sender a wait, and is what a long tail mostly comes from.
+    pub dropped: u64,
     /// Why peers were lost, some of the reasons.
     pub reasons: Vec<String>,
 }
 
 impl Storm {
     /// Reads what both processes have reported.
-    pub fn read(server: &Value, client: &Value) -> Outcome<Self> {
+    pub fn read(server: &Value, client: &Value, dropped: u64) -> Outcome<Self> {
         let server_verified = count(server, "verified")?;
         let client_verified = count(client, "verified")?;
         let reasons = client["reasons"].as_array().into_iter().flatten();
@@ -45,6 +48,7 @@ impl Storm {
             p99_ms: client["p99_ms"].as_f64(),
             cpu_ms: real(server, "cpu_ms")?,
             rss_kb: real(server, "resident_kb")?,
+            dropped,
             reasons: reasons.filter_map(Value::as_str).map(str::to_owned).collect(),
         })
     }
@@ -127,6 +131,7 @@ impl<'a> Summary<'a> {
             "lost": self.lost(),
             "server_verified": each(|storm| storm.server_verified),
             "client_verified": each(|storm| storm.client_verified),
+            "dropped_datagrams": self.storms.iter().map(|storm| storm.dropped).collect::<Vec<_>>(),
             "wall_s": self.spread(|storm| storm.wall_s).median,
             "connects_per_s": self.spread(rate).median,
             "p50_ms": p50.map(|p50| p50.median),
@@ -211,7 +216,7 @@ mod tests {
         let client = json!({
             "verified": verified, "wall_s": 0.5, "p50_ms": 100.0, "p99_ms": 200.0, "reasons": [],
         });
-        Storm::read(&server, &client).unwrap()
+        Storm::read(&server, &client, 0).unwrap()
     }
 
     fn runs() -> Runs {
@@ -224,9 +229,9 @@ mod tests {
         let server = json!({ "verified": 10, "cpu_ms": 1.0, "resident_kb": 1.0 });
         let client =
             json!({ "verified": 9, "wall_s": 0.5, "p50_ms": 1.0, "p99_ms": 2.0, "reasons": ["no answer"] });
-        let storm = Storm::read(&server, &client).unwrap();
+        let storm = Storm::read(&server, &client, 0).unwrap();
         assert_eq!((storm.verified, storm.reasons.as_slice()), (9, ["no answer".to_owned()].as_slice()));
-        assert!(Storm::read(&json!({}), &client).is_err());
+        assert!(Storm::read(&json!({}), &client, 0).is_err());
     }
 
     #[test]
@@ -250,7 +255,7 @@ mod tests {
         let client =
             json!({ "verified": 0, "wall_s": 30.0, "p50_ms": null, "p99_ms": null, "reasons": ["late"] });
         let none =
-            [Storm::read(&json!({ "verified": 0, "cpu_ms": 3.0, "resident_kb": 9.0 }), &client).unwrap()];
+            [Storm::read(&json!({ "verified": 0, "cpu_ms": 3.0, "resident_kb": 9.0 }), &client, 0).unwrap()];
         let line = Summary::of(Stack::Quinn, &runs, &none, None).json();
         assert_eq!(
             (&line["p99_ms"], &line["cpu_ratio_to_quinn"], &line["lost"]),

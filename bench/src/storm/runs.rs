@@ -9,6 +9,7 @@ use super::child::{GO, MARK, REPORT};
 use super::options::{CONNECT, Runs, SERVE, arguments};
 use super::report::{Storm, Summary, heading};
 use super::{Outcome, Plan, Stack};
+use crate::measure::dropped_datagrams;
 use crate::process::Owned;
 
 /// Runs and prints them.
@@ -52,7 +53,8 @@ fn print(asked: &Runs, storms: &[Vec<Storm>]) -> Outcome<()> {
 /// A word on one storm for who waits.
 fn tell(stack: Stack, run: usize, plan: &Plan, storm: &Storm) {
     eprintln!(
-        "run {}: {}: {} of {} verified (server {}, peers {}), {:.2} s, p99 {} ms, {:.3} CPU ms and {:.1} kB a peer",
+        "run {}: {}: {} of {} verified (server {}, peers {}), {:.2} s, p99 {} ms, {:.3} CPU ms and {:.1} kB a peer, \
+         {} datagrams dropped",
         run + 1,
         stack.name(),
         storm.verified,
@@ -63,6 +65,7 @@ fn tell(stack: Stack, run: usize, plan: &Plan, storm: &Storm) {
         storm.p99_ms.map_or_else(|| "-".to_owned(), |p99| format!("{p99:.0}")),
         storm.cpu_each(),
         storm.rss_each(),
+        storm.dropped,
     );
     storm.reasons.iter().for_each(|reason| eprintln!("  lost: {reason}"));
 }
@@ -77,12 +80,14 @@ fn storm(stack: Stack, plan: &Plan) -> Outcome<Storm> {
     if ready["ready"] != plan.peers {
         return Err(format!("{} peers were to be made: {ready}", plan.peers));
     }
+    let dropped = dropped_datagrams()?;
     server.order(MARK)?;
     server.heard()?;
     peers.order(GO)?;
     let client = peers.heard()?;
     server.order(REPORT)?;
-    Storm::read(&server.heard()?, &client)
+    let server = server.heard()?;
+    Storm::read(&server, &client, dropped_datagrams()?.saturating_sub(dropped))
 }
 
 /// This program again, in a process of its own. Dropped, it is killed.

@@ -7,6 +7,8 @@ mod libp2p;
 #[cfg(feature = "rivals")]
 mod litep2p;
 mod quinn;
+mod rookery;
+mod transport;
 
 use std::any::Any;
 use std::future::Future;
@@ -19,6 +21,10 @@ use super::{Keys, Outcome, Plan, Sources};
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stack {
+    /// Ours: a node of the overlay.
+    Rookery,
+    /// Our QUIC transport alone.
+    Transport,
     /// The floor: bare quinn and rustls with ours' cryptography and nothing around it.
     Quinn,
     /// iroh, without relays and address look-up.
@@ -47,15 +53,25 @@ pub type Attempt = Pin<Box<dyn Future<Output = Outcome<Held>> + Send>>;
 
 impl Stack {
     /// All of them, ours and the floor first.
-    pub const ALL: &[Self] = &[Self::Quinn, Self::Iroh, Self::Libp2p, Self::Libp2pTcp, Self::Litep2p];
+    pub const ALL: &[Self] = &[
+        Self::Rookery,
+        Self::Transport,
+        Self::Quinn,
+        Self::Iroh,
+        Self::Libp2p,
+        Self::Libp2pTcp,
+        Self::Litep2p,
+    ];
     /// What ours is held against in every storm.
     pub const FLOOR: Self = Self::Quinn;
     /// Ours and the floor.
-    pub const PAIRED: &[Self] = &[Self::FLOOR];
+    pub const PAIRED: &[Self] = &[Self::Rookery, Self::FLOOR];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Rookery => "rookery",
+            Self::Transport => "transport",
             Self::Quinn => "quinn",
             Self::Iroh => "iroh",
             Self::Libp2p => "libp2p",
@@ -67,7 +83,7 @@ impl Stack {
     /// The identities that its peers have in a storm of this plan.
     pub fn keys(self, plan: &Plan) -> Keys {
         match self {
-            Self::Quinn => plan.keys,
+            Self::Rookery | Self::Transport | Self::Quinn => plan.keys,
             Self::Iroh | Self::Libp2p | Self::Libp2pTcp | Self::Litep2p => Keys::Ed25519,
         }
     }
@@ -76,7 +92,7 @@ impl Stack {
     pub fn descriptors(self) -> usize {
         match self {
             // The socket.
-            Self::Quinn => 1,
+            Self::Rookery | Self::Transport | Self::Quinn => 1,
             // Sockets, and what it watches the machine's interfaces with.
             Self::Iroh => 8,
             // A swarm each, with listener and connection.
@@ -86,7 +102,8 @@ impl Stack {
 
     /// Whether this program can run it, and if not, what to do.
     pub fn available(self) -> Outcome<()> {
-        if cfg!(feature = "rivals") || Self::PAIRED.contains(&self) {
+        let rival = !matches!(self, Self::Rookery | Self::Transport | Self::Quinn);
+        if cfg!(feature = "rivals") || !rival {
             return Ok(());
         }
         Err(format!(
@@ -112,6 +129,8 @@ impl Stack {
     /// Listens, and answers every verified peer, noting it.
     pub async fn serve(self, plan: &Plan, answered: Arc<Answered>) -> Outcome<Serving> {
         match self {
+            Self::Rookery => rookery::serve(plan, answered).await,
+            Self::Transport => transport::serve(plan, answered).await,
             Self::Quinn => quinn::serve(plan, answered),
             #[cfg(feature = "rivals")]
             Self::Iroh => iroh::serve(answered).await,
@@ -129,6 +148,8 @@ impl Stack {
     /// Makes all peers of a storm.
     pub async fn peers(self, plan: &Plan, invitation: &str) -> Outcome<Vec<Attempt>> {
         match self {
+            Self::Rookery => rookery::peers(plan, invitation).await,
+            Self::Transport => transport::peers(plan, invitation).await,
             Self::Quinn => quinn::peers(plan, invitation),
             #[cfg(feature = "rivals")]
             Self::Iroh => iroh::peers(plan, invitation).await,
