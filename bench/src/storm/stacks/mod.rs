@@ -107,7 +107,7 @@ impl Stack {
             return Ok(());
         }
         Err(format!(
-            "{} is not built in. It takes a while: cargo run --release --manifest-path bench/Cargo.toml \
+            "{} is not built in. Building it takes a while and needs protoc: cargo run --release --manifest-path bench/Cargo.toml \
              --features rivals -- vs storm",
             self.name()
         ))
