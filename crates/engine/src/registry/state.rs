@@ -37,7 +37,8 @@ pub struct SessionLimits {
     pub inbound: usize,
     /// Sessions that we opened.
     pub outbound: usize,
-    /// Of the inbound sessions, those that only peers known as good may have, on wires that prove who a peer is.
+    /// Of the inbound sessions, those that only peers known as good may have, on wires that prove who a peer is; half of
+    /// them at most.
     pub kept_for_known: usize,
     /// Inbound sessions from one IP.
     pub per_ip: usize,

@@ -117,6 +117,30 @@ async fn connects_to_one_peer_end_with_one_session() {
     }
 }
 
+/// Row 8: two applications that connect to each other at once have both an answer, and both nodes the same one session, also
+/// where the loser was told so in the middle of its handshake.
+#[tokio::test(start_paused = true)]
+async fn two_that_connect_to_each_other_both_have_an_answer() {
+    for (lag_a, lag_b) in [(0, 0), (0, 1), (1, 0), (0, 50), (50, 0)] {
+        let board = Switchboard::default();
+        let (a, b) = (node(&board, 1).await, node(&board, 2).await);
+        let connect = async |own: &Node, other: &Node, lag| {
+            own.pass(Duration::from_millis(lag)).await;
+            own.engine.dial_now(vec![other.at]).await
+        };
+        let (from_a, from_b) = tokio::join!(connect(&a, &b, lag_a), connect(&b, &a, lag_b));
+        let (from_a, from_b) = (from_a.unwrap(), from_b.unwrap());
+        assert_eq!((from_a.peer.as_bytes(), from_b.peer.as_bytes()), (&[2; 32][..], &[1; 32][..]));
+        a.pass(SECOND).await;
+        let (at_a, at_b) = (a.engine.peers().await, b.engine.peers().await);
+        assert_eq!((at_a.len(), at_b.len()), (1, 1), "{lag_a} {lag_b}");
+        assert_eq!((at_a[0].direction, at_b[0].direction), ("out", "in"), "{lag_a} {lag_b}");
+        for node in [a, b] {
+            node.stop().await;
+        }
+    }
+}
+
 /// Row 24: dials in flight are bounded, and named peers are first dialled at random times within the jitter.
 #[tokio::test(start_paused = true)]
 async fn dials_in_flight_are_bounded_and_begin_spread_out() {
