@@ -156,10 +156,12 @@ async fn a_folder_keeps_the_identity_and_whom_to_dial() {
     let first = builder().folder(dir.path()).bootstrap(hub.listening()[0]).outbound(1).start().await.unwrap();
     let (mut node, id) = (first.0, first.1.id());
     connected(&mut node).await;
-    // The record of the other side's address has to be known before it is kept.
-    while first.1.discovery().candidates().await.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    soon("the other side's record", async {
+        while first.1.discovery().candidates().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
     node.stop().await.unwrap();
     let (mut again, handle) = builder().folder(dir.path()).outbound(1).start().await.unwrap();
     assert_eq!(handle.id(), id);

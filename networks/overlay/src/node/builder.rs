@@ -237,7 +237,7 @@ impl Builder {
             addrs: self.advertise.clone(),
             most_peers,
         };
-        let (discovery_service, discovery) = Discovery::start(&env, discovery, address_service);
+        let (discovery_service, discovery, last) = Discovery::start(&env, discovery, address_service);
         let services: Vec<Arc<dyn Service>> = vec![
             Arc::new(Ping),
             Arc::new(Messages::new(topics.watch(), desk.opener)),
@@ -279,7 +279,7 @@ impl Builder {
 
         reach::start(&env, &engine, &discovery, self.advertise);
         if let Some(folder) = folder {
-            folder.keep(&env, discovery.clone(), owner);
+            folder.keep(&env, discovery.clone(), last, owner);
         }
         let node = Node { env: env.clone(), states: engine.watch(), inbox: desk.inbox };
         let handle = Handle::new(env, identity.peer_id(), engine, topics, gossip, discovery);

@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use rand::Rng;
 use rookery_runtime::{Env, OnPanic, Worker};
+use tokio::sync::oneshot;
 
 use crate::services::discovery::DiscoveryHandle;
-use crate::wire::snapshot::{MAX_FILE, Owner, Snapshot};
+use crate::wire::snapshot::{Candidate, MAX_FILE, Owner, Snapshot};
 
 const IDENTITY: &str = "identity";
 const PEERS: &str = "peers";
@@ -126,19 +127,33 @@ impl Folder {
         }
     }
 
-    /// Saves whom discovery knows, every two minutes and when the node stops.
-    pub(super) fn keep(self, env: &Env, discovery: DiscoveryHandle, owner: Owner) {
-        let (clock, scope) = (env.clock, env.scope.clone());
+    /// Saves whom discovery knows, every two minutes and, with its last word, when the node stops.
+    pub(super) fn keep(
+        self,
+        env: &Env,
+        discovery: DiscoveryHandle,
+        mut last: oneshot::Receiver<Vec<Candidate>>,
+        owner: Owner,
+    ) {
+        let clock = env.clock;
         let worker = Worker::start(env, "peers file", 1, self);
         env.scope.spawn_to_end("peers keeper", OnPanic::StopNode, async move {
-            let mut last = Vec::new();
             loop {
-                let stopping = clock.timeout(SAVE, scope.cancelled()).await.is_some();
-                let candidates = discovery.candidates().await;
-                if !candidates.is_empty() {
-                    last = Snapshot { made: clock.unix(), candidates }.encode(&owner);
+                let said = clock.timeout(SAVE, &mut last).await;
+                let stopping = said.is_some();
+                let candidates = match said {
+                    // A reactor that panicked said nothing.
+                    Some(last) => last.unwrap_or_default(),
+                    None => discovery.candidates().await,
+                };
+                // Having met nobody is no reason to forget those of the last time.
+                if candidates.is_empty() {
+                    if stopping {
+                        return;
+                    }
+                    continue;
                 }
-                let file = last.clone();
+                let file = Snapshot { made: clock.unix(), candidates }.encode(&owner);
                 let saved = worker.call(move |folder: &mut Self| folder.save(&file)).await;
                 if let Ok(Err(error)) = saved {
                     tracing::warn!(%error, "cannot save the known peers");
@@ -151,7 +166,7 @@ impl Folder {
     }
 
     fn save(&self, file: &[u8]) -> io::Result<()> {
-        if file.is_empty() { Ok(()) } else { write(&self.path.join(PEERS), file) }
+        write(&self.path.join(PEERS), file)
     }
 }
 
@@ -207,7 +222,7 @@ mod tests {
         let folder = Folder::open(dir.path()).unwrap();
         assert!(folder.candidates(&owner(1)).is_empty());
         let addr = "203.0.113.5:4000".parse().unwrap();
-        let candidates = vec![crate::wire::snapshot::Candidate { addr, reached: 5 }];
+        let candidates = vec![Candidate { addr, reached: 5 }];
         let file = Snapshot { made: 9, candidates }.encode(&owner(1));
         let huge = vec![b'R'; MAX_FILE + 1];
         let mut bent = file.clone();

@@ -99,12 +99,13 @@ pub(super) struct Own {
 }
 
 impl Discovery {
-    /// Starts the reactor. A panic in it stops the node: the table is its own.
+    /// Starts the reactor. A panic in it stops the node: the table is its own. When the node stops the last value says whom to
+    /// dial after a restart.
     pub fn start(
         env: &Env,
         config: DiscoveryConfig,
         addresses: AddressService,
-    ) -> (DiscoveryService, DiscoveryHandle) {
+    ) -> (DiscoveryService, DiscoveryHandle, oneshot::Receiver<Vec<Candidate>>) {
         let most = config.most_peers;
         let mail = FairMailbox::new("discovery", LaneLimits::PEER, most, env.clock, Arc::clone(&env.metrics));
         let (asks, asked) = mpsc::channel(ASKS);
@@ -120,18 +121,22 @@ impl Discovery {
             own: Own::new(config.network, config.signer, config.addrs, now),
             next_sweep: now + SWEEP,
         };
-        env.scope.spawn("discovery", OnPanic::StopNode, reactor.run());
-        (service, DiscoveryHandle { asks })
+        let (tell, last) = oneshot::channel();
+        env.scope.spawn_to_end("discovery", OnPanic::StopNode, async move {
+            // Nobody may want to know.
+            let _ = tell.send(reactor.run().await);
+        });
+        (service, DiscoveryHandle { asks }, last)
     }
 
-    async fn run(mut self) {
+    async fn run(mut self) -> Vec<Candidate> {
         let clock = self.env.clock;
         loop {
             self.own.refresh(clock.now(), clock.unix());
             let due = self.next_sweep.min(self.own.next);
             tokio::select! {
                 biased;
-                () = self.env.scope.cancelled() => return,
+                () = self.env.scope.cancelled() => return self.table.candidates(),
                 // None once every handle is gone: then nobody asks, and the rest goes on.
                 Some(ask) = self.asks.recv() => self.answer(ask),
                 mail = self.mail.recv() => {

@@ -1,7 +1,7 @@
 //! `get_records` and `records`: who else is there, in their own signed words.
 //!
 //! ```text
-//!  session begins, then every ten minutes -> get_records ... records -> signatures hold? -> reactor: table
+//!  session begins, then ever more rarely  -> get_records ... records -> signatures hold? -> reactor: table
 //!                                                                                       -> address book: to be dialled
 //!  get_records -> reactor: our own record, and a sample of those that we confirmed -> records
 //! ```
@@ -19,9 +19,9 @@
 //! | forged records | the signature; one that fails ends the session |
 //! | records of invented peers | [`PER_TELLER`] unconfirmed ones are kept for one teller, all teller's together at most [`RECORDS`]; none is passed on |
 //! | old records shown again | a lower sequence never replaces a higher; records end by their expiry, at most [`LIFETIME_MAX`] from now |
-//! | asking without end | one question in twenty seconds is answered; the answer is the same within the hour |
+//! | asking without end | after the first four one question in twenty seconds is answered; the answer is the same within the hour |
 //! | answers that nobody asked for | refused before they are read |
-//! | making us check signatures | sixteen for each question of ours: 0.7 ms in ten minutes, on the routine of the peer that sent them |
+//! | making us check signatures | sixteen for each question of ours: 0.7 ms, nine times in the first hour, on the routine of the peer that sent them |
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -58,20 +58,21 @@ pub use table::{LIFETIME_MAX, PER_TELLER, RECORDS};
 
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How often a peer is asked again: a few times within a record's lifetime.
+/// How soon a peer is asked again, at first: nodes that start together find nobody at their common bootstrap node, and
+/// the whole network a moment later. Each time is twice the one before, up to [`ASK_EVERY`].
+pub const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// How often a peer is asked in the long run: a few times within a record's lifetime.
 pub const ASK_EVERY: Duration = Duration::from_secs(600);
-/// Each question comes up to this much later, so that peers which began together do not ask together.
-const ASK_JITTER_MS: u64 = 60_000;
 
-/// What this service declares. One question at the start and one for a reconnection at once; what is more than that is
-/// not answered.
+/// What this service declares. A session's first questions come within seconds, doubling; what is more than that is not
+/// answered.
 pub const SPECS: [KindSpec; 2] = [
     spec(
         GET_RECORDS,
         "get_records",
         (wire::GET_LEN, wire::GET_LEN),
         Role::Request(1),
-        rate(0.05, 2, Over::Drop),
+        rate(0.05, 4, Over::Drop),
         LaneName::Control,
     ),
     spec(
@@ -150,9 +151,12 @@ struct DiscoveryPipe {
 impl DiscoveryPipe {
     fn ask(&mut self, now: Instant, out: &mut Outbox) {
         let number = self.session.0.rotate_left(32) ^ u64::from(self.asked);
-        let jitter = out.env().rng.fork("overlay-discovery", number).next_u64() % ASK_JITTER_MS;
-        self.asked = self.asked.wrapping_add(1);
-        self.next = Some(now + ASK_EVERY + Duration::from_millis(jitter));
+        let wait = ASK_EVERY.min(ASK_AGAIN * 2_u32.saturating_pow(self.asked));
+        // Up to a tenth later, so that peers which began together do not go on together.
+        let jitter =
+            out.env().rng.fork("overlay-discovery", number).next_u64() % (wait.as_millis() as u64 / 10);
+        self.asked = self.asked.saturating_add(1);
+        self.next = Some(now + wait + Duration::from_millis(jitter));
         // Refused only while the last question is open, or when the session is ending.
         let _ = out.request(RequestKey::only(GET_RECORDS), wire::encode_get().to_vec(), ANSWER_WITHIN);
     }
