@@ -8,7 +8,7 @@
 //! ```
 //!
 //! At every instant `arrived = shaking + live + ended + refused + retried + ignored`. Each arrival is held by one
-//! [`Passage`], which moves it from stage to stage under one short lock, and which says where it ended when it is dropped
+//! passage, which moves it from stage to stage under one short lock, and which says where it ended when it is dropped
 //! by whatever way: return, cancellation or panic. So no arrival can be lost or counted twice, and no reader sees a sum
 //! that is off.
 //!

@@ -79,6 +79,13 @@ pub struct DialError {
     pub tried: Vec<(SocketAddr, CloseCause)>,
 }
 
+impl DialError {
+    /// The same of every address.
+    pub(crate) fn all(addrs: &[SocketAddr], cause: &CloseCause) -> Self {
+        Self { tried: addrs.iter().map(|addr| (*addr, cause.clone())).collect() }
+    }
+}
+
 impl fmt::Display for DialError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no session")?;
@@ -154,11 +161,11 @@ impl Dials {
     /// Connects to a peer at one of these addresses. Dropping the future gives up, unless there is a session already.
     pub async fn connect(&self, shared: &Arc<Shared>, addrs: Vec<SocketAddr>) -> Result<Dialled, DialError> {
         let addrs = in_order(addrs);
-        let all = |cause: CloseCause| DialError {
-            tried: addrs.iter().map(|addr| (*addr, cause.clone())).collect(),
-        };
         let Ok(place) = Arc::clone(&self.connects).try_acquire_owned() else {
-            return Err(all(CloseCause::Dropped("too many connects wait already".into())));
+            return Err(DialError::all(
+                &addrs,
+                &CloseCause::Dropped("too many connects wait already".into()),
+            ));
         };
         let (tell, told) = oneshot::channel();
         let connect = Connect {
@@ -172,7 +179,7 @@ impl Dials {
         scope.spawn_to_end("peer", OnPanic::EndScope, connect.run(tell, place));
         let unsaid =
             || if shared.env.scope.is_cancelled() { CloseCause::Shutdown } else { CloseCause::Panic };
-        told.await.unwrap_or_else(|_| Err(all(unsaid())))
+        told.await.unwrap_or_else(|_| Err(DialError::all(&addrs, &unsaid())))
     }
 }
 
@@ -249,7 +256,7 @@ impl Connect {
                 reached = self.race() => reached,
             };
             let Some((addr, conn, permit)) = reached else { break };
-            let (registered, session) = oneshot::channel();
+            let (registered, mut session) = oneshot::channel();
             let env = self.env.within(scope.child("peer"));
             let begun = Attempt {
                 registered: Some(registered),
@@ -258,7 +265,7 @@ impl Connect {
             let mut running = pin!(attempt::run(&self.shared, env, begun));
             let ended = tokio::select! {
                 biased;
-                Ok(dialled) = session => {
+                Ok(dialled) = &mut session => {
                     drop(place);
                     // Whoever asked may have gone; the session stays, as any session does.
                     let _ = tell.send(Ok(dialled));
@@ -267,6 +274,13 @@ impl Connect {
                     return;
                 }
                 ended = &mut running => ended,
+                () = tell.closed() => {
+                    // Nobody waits any more. A session that has begun stays, as any session does.
+                    if session.try_recv().is_ok() {
+                        let _ = running.await;
+                    }
+                    return;
+                }
             };
             let (Ok(cause) | Err(cause)) = ended;
             if let Some(winner) = instead(&self.shared, addr, &cause).await {

@@ -1,7 +1,7 @@
 //! Starts and stops the engine of one network.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rookery_base::{ByteBudget, CloseCause, Direction, PeerId};
@@ -145,14 +145,28 @@ impl Engine {
             env.scope.spawn("accept", OnPanic::StopNode, acceptor.run(listeners));
         }
         let dial = Dialer::start(&shared, config.dial, inbox, listening.clone());
-        Ok(EngineHandle { shared, dial, listening, budget })
+        Ok(EngineHandle {
+            env: env.clone(),
+            registry,
+            accounts: shared.accounts.clone(),
+            refusals: shared.refusals.clone(),
+            shared: Arc::downgrade(&shared),
+            dial,
+            listening,
+            budget,
+        })
     }
 }
 
 /// A running engine.
 #[derive(Clone)]
 pub struct EngineHandle {
-    shared: Arc<Shared>,
+    env: Env,
+    registry: RegistryHandle,
+    accounts: Accountant,
+    refusals: Refusals,
+    /// Held by what runs, not by handles: one that outlives the engine keeps no transport open.
+    shared: Weak<Shared>,
     dial: DialHandle,
     listening: Vec<SocketAddr>,
     budget: ByteBudget,
@@ -182,7 +196,7 @@ impl EngineHandle {
 
     /// Bytes of messages that are held for peers, and the most that ever were.
     pub fn held_bytes(&self) -> (usize, usize) {
-        self.shared.env.metrics.budget_bytes.set(self.budget.used() as i64);
+        self.env.metrics.budget_bytes.set(self.budget.used() as i64);
         (self.budget.used(), self.budget.peak())
     }
 
@@ -194,31 +208,31 @@ impl EngineHandle {
     /// The session that stays of a peer, if it is connected. Commands of the handle go to the first service: see
     /// [`PeerHandle::for_service`].
     pub async fn session(&self, peer: PeerId) -> Option<PeerHandle> {
-        self.shared.registry.session(peer).await
+        self.registry.session(peer).await
     }
 
     /// Every session.
     pub async fn peers(&self) -> Vec<PeerView> {
-        self.shared.registry.peers().await
+        self.registry.peers().await
     }
 
     /// Where every arrival is, at one instant.
     pub fn accounts(&self) -> Accounts {
-        self.shared.accounts.read()
+        self.accounts.read()
     }
 
     /// Follows who is connected, from the sessions of now on. Loses nothing, however slow the follower.
     pub fn watch(&self) -> StateWatch {
-        self.shared.registry.watch()
+        self.registry.watch()
     }
 
     /// Everything known about an address (port 0: any port), live sessions first, then ended ones, newest first; then what
     /// never became a session, from any port; and how long it is still banned.
     pub async fn why(&self, addr: SocketAddr) -> (Vec<PeerWhy>, Option<Duration>) {
-        let found = self.shared.registry.find(addr).await;
+        let found = self.registry.find(addr).await;
         let mut all = Vec::new();
         for (view, handle) in found.live {
-            let ledger = self.shared.env.clock.timeout(INSPECT, handle.ledger()).await.flatten();
+            let ledger = self.env.clock.timeout(INSPECT, handle.ledger()).await.flatten();
             let facts = ledger.iter().flat_map(|ledger| ledger.entries().cloned()).collect();
             all.push(PeerWhy { live: Some(view), closed: None, lasted: None, facts });
         }
@@ -228,7 +242,7 @@ impl EngineHandle {
             lasted: Some(closed.lasted.as_secs_f64()),
             facts: closed.ledger.entries().cloned().collect(),
         }));
-        let refused = self.shared.refusals.of(addr.ip());
+        let refused = self.refusals.of(addr.ip());
         if let Some(last) = refused.last() {
             all.push(PeerWhy { live: None, closed: Some(last.what.clone()), lasted: None, facts: refused });
         }
@@ -237,32 +251,32 @@ impl EngineHandle {
 
     /// Ended sessions that are remembered, oldest first.
     pub async fn closed(&self) -> Vec<ClosedSession> {
-        self.shared.registry.closed().await
+        self.registry.closed().await
     }
 
     /// Ends the sessions with an address (port 0: any port); says how many.
     pub async fn disconnect(&self, addr: SocketAddr) -> usize {
-        self.shared.registry.close(addr, CloseCause::Dropped("by the operator".into())).await
+        self.registry.close(addr, CloseCause::Dropped("by the operator".into())).await
     }
 
     /// Refuses an address, by default for the limits' usual time; says how many sessions that ended.
     pub async fn ban(&self, ip: IpAddr, lasts: Option<Duration>) -> usize {
-        self.shared.registry.ban(ip, lasts, CloseCause::Dropped("banned by the operator".into())).await
+        self.registry.ban(ip, lasts, CloseCause::Dropped("banned by the operator".into())).await
     }
 
     /// Lifts a ban; says whether there was one.
     pub async fn unban(&self, ip: IpAddr) -> bool {
-        self.shared.registry.unban(ip).await
+        self.registry.unban(ip).await
     }
 
     /// Refused addresses, and how long they still are.
     pub async fn bans(&self) -> Vec<(IpAddr, Duration)> {
-        self.shared.registry.bans().await
+        self.registry.bans().await
     }
 
     /// What the registry believes, for invariants.
     pub async fn audit(&self) -> Option<RegistryAudit> {
-        self.shared.registry.audit().await
+        self.registry.audit().await
     }
 
     /// Connects to a peer, now, at one of these addresses of its own. Completes when the session is registered, or says
@@ -272,7 +286,10 @@ impl EngineHandle {
     /// # Errors
     /// For each address, why it led to no session.
     pub async fn dial_now(&self, addrs: Vec<SocketAddr>) -> Result<Dialled, DialError> {
-        self.dial.dials.connect(&self.shared, addrs).await
+        match self.shared.upgrade() {
+            Some(shared) => self.dial.dials.connect(&shared, addrs).await,
+            None => Err(DialError::all(&addrs, &CloseCause::Shutdown)),
+        }
     }
 
     /// Dials and the address book.

@@ -445,3 +445,50 @@ async fn a_view_counts_seconds_from_the_sessions_own_start() {
     assert_eq!(node.engine.closed().await.len(), 0);
     node.stop().await;
 }
+
+/// Row 25: one peer floods at a hundred times what it may, with its answers unread; each of 999 quiet peers gets its answer
+/// before any time has passed, and so does the node's own request to each hundredth of them.
+#[tokio::test(start_paused = true)]
+async fn one_flooding_peer_does_not_delay_999_quiet_ones() {
+    let board = Switchboard::default();
+    let mut node = Build::new(1).start(&board).await;
+    let mut quiet = Vec::new();
+    for n in 0..999_u16 {
+        let mut peer = node.wire([91, (n >> 8) as u8, n as u8, 1], 7000);
+        let mut identity = [9; 32];
+        identity[..2].copy_from_slice(&n.to_be_bytes());
+        peer.shake(identity).await.unwrap();
+        quiet.push((peer, node.up().await));
+    }
+    let (flooder, _handle) = node.peer(7).await;
+    let (mut taken, mut flood) = tokio::io::split(flooder.wire);
+    let flooding = async {
+        let burst: Vec<u8> = (0..100).flat_map(|n| framed(SAY, &text(n, "flood"))).collect();
+        loop {
+            tokio::io::AsyncWriteExt::write_all(&mut flood, &burst).await.unwrap();
+        }
+    };
+    let clock = node.env.clock;
+    let talking = async {
+        let began = clock.now();
+        for (n, (peer, handle)) in quiet.iter_mut().enumerate() {
+            peer.send(SAY, &text(5, "quiet")).await.unwrap();
+            assert_eq!(peer.recv().await.unwrap(), (SAID, text(5, "quiet").to_vec()));
+            if n % 100 == 0 {
+                assert!(say(handle, "and you"));
+                assert_eq!(peer.recv().await.unwrap().0, SAY);
+            }
+        }
+        assert_eq!(clock.now(), began, "nobody waited for the flood");
+    };
+    tokio::select! {
+        biased;
+        () = talking => {}
+        () = flooding => {}
+    }
+    node.settle().await;
+    assert!(node.metric("throttled_total", "say") > 0, "the flood met its rate");
+    let mut answered = [0; 1024];
+    assert!(tokio::io::AsyncReadExt::read(&mut taken, &mut answered).await.unwrap() > 0, "it is served, too");
+    node.stop().await;
+}
