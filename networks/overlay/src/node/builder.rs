@@ -214,7 +214,7 @@ impl Builder {
         datagrams: Arc<dyn Datagrams>,
     ) -> Result<(Node, Handle), StartError> {
         let env = env.within(env.scope.child("overlay"));
-        let folder = self.folder.as_deref().map(|path| Folder::open(path)).transpose()?;
+        let folder = self.folder.as_deref().map(Folder::open).transpose()?;
         let mut secret = [0; 32];
         match &folder {
             Some(folder) => secret = folder.secret(&mut env.rng.fork("overlay secret", 0))?,
@@ -236,6 +236,7 @@ impl Builder {
             signer: Arc::new(identity.clone()),
             addrs: self.advertise.clone(),
             most_peers,
+            wants_peers: self.outbound > 0,
         };
         let (discovery_service, discovery, last) = Discovery::start(&env, discovery, address_service);
         let services: Vec<Arc<dyn Service>> = vec![

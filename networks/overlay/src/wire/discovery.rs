@@ -31,9 +31,9 @@ pub fn decode_get(body: &[u8]) -> Result<usize, DecodeError> {
     reader.finish().map(|()| most)
 }
 
-/// The body of a `get_records`.
-pub const fn encode_get() -> [u8; GET_LEN] {
-    [MAX_RECORDS as u8]
+/// The body of a `get_records` for this many, at most [`MAX_RECORDS`]. One asks for the peer's own.
+pub const fn encode_get(most: usize) -> [u8; GET_LEN] {
+    [if most < MAX_RECORDS { most as u8 } else { MAX_RECORDS as u8 }]
 }
 
 /// The records of a `records`; their signatures are still to be checked.
@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn a_question_names_a_number_within_the_bound() {
-        assert_eq!(decode_get(&encode_get()), Ok(MAX_RECORDS));
+        assert_eq!(decode_get(&encode_get(1)), Ok(1));
+        assert_eq!(decode_get(&encode_get(99)), Ok(MAX_RECORDS));
         for bad in [&[][..], &[0], &[17], &[1, 0]] {
             assert!(decode_get(bad).is_err(), "{bad:?}");
         }

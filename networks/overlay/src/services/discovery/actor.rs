@@ -1,6 +1,6 @@
 //! The reactor of discovery: one task that owns the table and our own record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use rand::Rng;
 use rookery_base::{Generation, Hash32};
 use rookery_engine::{AddressService, Command, PeerHandle};
-use rookery_runtime::{Env, FairMailbox, Instant, LaneLimits, OnPanic};
+use rookery_runtime::{Env, FairMailbox, Instant, LaneLimits, OnPanic, TokenBucket};
 use rookery_transport::tls::Identity;
 use tokio::sync::{mpsc, oneshot};
 
 use super::table::{Table, Taken};
-use super::{DiscoveryService, Mail, Tell};
+use super::{ASKS_AT_ONCE, ASKS_PER_SECOND, DiscoveryService, Mail, Order, TOLD_AT_ONCE, TOLD_PER_SECOND};
 use crate::wire::SignedRecord;
 use crate::wire::discovery::MAX_RECORDS;
 use crate::wire::snapshot::Candidate;
@@ -37,6 +37,8 @@ pub struct DiscoveryConfig {
     pub addrs: Vec<SocketAddr>,
     /// Sessions at a time.
     pub most_peers: usize,
+    /// Whether the node dials by itself, and so wants to hear of others.
+    pub wants_peers: bool,
 }
 
 enum Ask {
@@ -86,6 +88,12 @@ pub struct Discovery {
     asks: mpsc::Receiver<Ask>,
     own: Own,
     next_sweep: Instant,
+    /// Sessions whose peers wait for their turn to be asked.
+    to_ask: VecDeque<Generation>,
+    asks_left: TokenBucket,
+    /// When the next of them may be asked; none: none waits.
+    next_ask: Option<Instant>,
+    told_left: TokenBucket,
 }
 
 /// Our own record.
@@ -109,7 +117,8 @@ impl Discovery {
         let most = config.most_peers;
         let mail = FairMailbox::new("discovery", LaneLimits::PEER, most, env.clock, Arc::clone(&env.metrics));
         let (asks, asked) = mpsc::channel(ASKS);
-        let service = DiscoveryService { network: config.network, mail: mail.opener(), addresses };
+        let (network, wants_peers) = (config.network, config.wants_peers);
+        let service = DiscoveryService { network, mail: mail.opener(), addresses, wants_peers };
         let mut rng = env.rng.fork("overlay-sample", 0);
         let now = env.clock.now();
         let reactor = Self {
@@ -120,6 +129,10 @@ impl Discovery {
             asks: asked,
             own: Own::new(config.network, config.signer, config.addrs, now),
             next_sweep: now + SWEEP,
+            to_ask: VecDeque::new(),
+            asks_left: TokenBucket::new(ASKS_PER_SECOND, ASKS_AT_ONCE, now),
+            next_ask: None,
+            told_left: TokenBucket::new(TOLD_PER_SECOND, TOLD_AT_ONCE, now),
         };
         let (tell, last) = oneshot::channel();
         env.scope.spawn_to_end("discovery", OnPanic::StopNode, async move {
@@ -133,7 +146,7 @@ impl Discovery {
         let clock = self.env.clock;
         loop {
             self.own.refresh(clock.now(), clock.unix());
-            let due = self.next_sweep.min(self.own.next);
+            let due = self.next_sweep.min(self.own.next).min(self.next_ask.unwrap_or(self.next_sweep));
             tokio::select! {
                 biased;
                 () = self.env.scope.cancelled() => return self.table.candidates(),
@@ -147,6 +160,7 @@ impl Discovery {
                 }
                 () = clock.sleep_until(due) => {}
             }
+            self.ask_in_turn(clock.now());
             if self.next_sweep <= clock.now() {
                 self.table.expire(clock.unix());
                 self.next_sweep = clock.now() + SWEEP;
@@ -157,8 +171,11 @@ impl Discovery {
     fn take(&mut self, mail: Mail) {
         let unix = self.env.clock.unix();
         match mail {
-            Mail::Up(peer, id) => {
+            Mail::Up(peer, id, waits) => {
                 self.table.up(peer.generation, id, peer.addr, unix);
+                if waits {
+                    self.to_ask.push_back(peer.generation);
+                }
                 self.peers.insert(peer.generation, peer);
             }
             Mail::Records(from, records) => {
@@ -178,16 +195,37 @@ impl Discovery {
         }
     }
 
-    fn tell(&self, session: Generation, most: usize, unix: u64) {
+    /// Asks those whose turn it is. A session that has ended costs no turn, so the queue is as long as there are sessions,
+    /// and those that ended since the last turn.
+    fn ask_in_turn(&mut self, now: Instant) {
+        self.next_ask = None;
+        while let Some(session) = self.to_ask.front() {
+            if let Some(peer) = self.peers.get(session) {
+                if let Err(later) = self.asks_left.take(now) {
+                    self.next_ask = Some(later);
+                    return;
+                }
+                // A peer that does not keep up is asked in its next session.
+                let _ = peer.push(Command::new(Order::Ask));
+            }
+            self.to_ask.pop_front();
+        }
+    }
+
+    fn tell(&mut self, session: Generation, most: usize, unix: u64) {
         let (Some(peer), Some((asker, addr))) = (self.peers.get(&session), self.table.session(session))
         else {
             return;
         };
-        let most = most.min(MAX_RECORDS);
+        let now = self.env.clock.now();
         let mut records: Vec<_> = self.own.record.iter().map(|record| record.raw().clone()).collect();
-        records.extend(self.table.sample(asker, addr.ip(), most - records.len().min(most), unix));
+        let others = most.min(MAX_RECORDS) - 1;
+        if others > 0 {
+            let sample = self.table.sample(asker, addr.ip(), others, unix);
+            records.extend(sample.into_iter().take_while(|_| self.told_left.take(now).is_ok()));
+        }
         // A peer that does not keep up goes without.
-        let _ = peer.push(Command::new(Tell(records)));
+        let _ = peer.push(Command::new(Order::Tell(records)));
     }
 
     fn answer(&mut self, ask: Ask) {

@@ -118,11 +118,15 @@ struct Desk {
 }
 
 fn desk() -> Desk {
+    desk_of(Direction::Outbound)
+}
+
+fn desk_of(direction: Direction) -> Desk {
     let env = env();
     let mail = mailbox(&env);
     let (addresses, _inbox) = addresses(&env, 4);
-    let service = DiscoveryService { network: NETWORK, mail: mail.opener(), addresses };
-    let pipe = service.pipe(&facts(Direction::Outbound), handle());
+    let service = DiscoveryService { network: NETWORK, mail: mail.opener(), addresses, wants_peers: true };
+    let pipe = service.pipe(&facts(direction), handle());
     Desk { out: outbox(&env), env, pipe, mail }
 }
 
@@ -140,8 +144,9 @@ fn a_session_begins_with_a_question_and_asks_again_ever_more_rarely() {
     let mut desk = desk();
     let now = desk.env.clock.now();
     assert_eq!(desk.pipe.on_start(now, &mut desk.out), Flow::Continue);
-    assert_eq!(desk.out.sent().len(), 1);
-    assert!(matches!(desk.mail.try_recv(), Some(Mail::Up(_, id)) if id == peer(1)));
+    let sent = desk.out.sent();
+    assert_eq!(sent.iter().map(|(_, body)| wire::decode_get(body)).collect::<Vec<_>>(), [Ok(WANTED)]);
+    assert!(matches!(desk.mail.try_recv(), Some(Mail::Up(_, id, false)) if id == peer(1)));
     let mut waits = Vec::new();
     for _ in 0..12 {
         let at = desk.pipe.timer().unwrap();
@@ -150,6 +155,19 @@ fn a_session_begins_with_a_question_and_asks_again_ever_more_rarely() {
     }
     assert!(waits.iter().zip(&waits[1..]).all(|(wait, next)| next > wait || *wait >= ASK_EVERY), "{waits:?}");
     assert!(waits[0] < Duration::from_secs(5) && waits[11] >= ASK_EVERY);
+}
+
+#[test]
+fn who_comes_to_us_is_asked_for_its_own_record_and_only_when_it_is_its_turn() {
+    let mut desk = desk_of(Direction::Inbound);
+    let now = desk.env.clock.now();
+    assert_eq!(desk.pipe.on_start(now, &mut desk.out), Flow::Continue);
+    assert!(desk.out.sent().is_empty() && desk.pipe.timer().is_none());
+    assert!(matches!(desk.mail.try_recv(), Some(Mail::Up(_, _, true))));
+    assert_eq!(desk.pipe.on_command(now, Command::new(Order::Ask), &mut desk.out), Flow::Continue);
+    let sent = desk.out.sent();
+    assert_eq!(sent.iter().map(|(_, body)| wire::decode_get(body)).collect::<Vec<_>>(), [Ok(1)]);
+    assert!(desk.pipe.timer().is_some_and(|at| at >= now + ASK_EVERY));
 }
 
 #[test]
@@ -179,7 +197,8 @@ async fn our_own_record_is_renewed_and_changes_with_our_addresses() {
     let env = env();
     let signer = std::sync::Arc::new(Identity::from_seed(&[1; 32], Keys::Classic).unwrap());
     let (addresses, _inbox) = addresses(&env, 4);
-    let config = DiscoveryConfig { network: NETWORK, signer, addrs: vec![], most_peers: 4 };
+    let config =
+        DiscoveryConfig { network: NETWORK, signer, addrs: vec![], most_peers: 4, wants_peers: true };
     let (_service, handle, _last) = Discovery::start(&env, config, addresses);
     handle.set_addrs(vec![at(1)]).await;
     assert_eq!(handle.known().await, (0, 0));
