@@ -308,3 +308,39 @@ async fn a_stalled_registry_does_not_slow_the_accept_loop() {
     assert_eq!(shared.accounts.read().shaking, 0, "whoever waited was told");
     env.scope.close(Duration::from_secs(5)).await.unwrap();
 }
+
+/// Row 16: one loop serves IPv4 and IPv6 together, under the same limits: neither listener starves the other, and a mapped
+/// address counts as the IPv4 one.
+#[tokio::test(start_paused = true)]
+async fn one_loop_serves_all_listeners_under_common_limits() {
+    let env = Env::simulated(1, 0, 0, 0, rookery_observe::Trace::off());
+    let heard = FairMailbox::new("tiny", LaneLimits::PEER, 1, env.clock, Arc::clone(&env.metrics));
+    let shared = shared(&env, &heard, &ByteBudget::root("process", 1 << 20));
+    let limits = HandshakeLimits { per_ip: 3, ..HandshakeLimits::LOCAL };
+    let board = Switchboard::default();
+    let (v4, v6): (SocketAddr, SocketAddr) =
+        ("50.0.0.1:1".parse().unwrap(), "[2001:db8::1]:1".parse().unwrap());
+    let mut listeners = Vec::new();
+    for at in [v4, v6] {
+        listeners.push(board.transport(at.ip()).listen(at).await.unwrap());
+    }
+    let acceptor = Acceptor::new(Arc::clone(&shared), limits);
+    env.scope.spawn("accept", OnPanic::StopNode, acceptor.run(listeners));
+    let mut held = Vec::new();
+    for n in 0..1_000_u16 {
+        let [a, b] = n.to_be_bytes();
+        held.push(board.half_open(SocketAddr::from(([21, a, b, 1], 1)), v4, true).unwrap());
+        let from: SocketAddr = format!("[2001:db8:{n:x}::2]:1").parse().unwrap();
+        held.push(board.half_open(from, v6, true).unwrap());
+    }
+    for port in 1..=3 {
+        held.push(board.half_open(SocketAddr::from(([22, 0, 0, 1], port)), v4, true).unwrap());
+        let mapped: SocketAddr = format!("[::ffff:22.0.0.1]:{port}").parse().unwrap();
+        held.push(board.half_open(mapped, v6, true).unwrap());
+    }
+    env.clock.sleep(Duration::from_millis(1)).await;
+    let accounts = shared.accounts.read();
+    assert_eq!((accounts.arrived, accounts.shaking), (2_006, 2_003), "{accounts:?}");
+    assert_eq!(accounts.refused.get("handshakes_per_ip"), Some(&3));
+    env.scope.close(Duration::from_secs(5)).await.unwrap();
+}
