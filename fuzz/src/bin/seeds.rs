@@ -3,7 +3,8 @@
 //! They are made, not kept: a fuzzer finds its way faster from one valid packet of each kind, and a corpus that has
 //! grown is worth no review.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use rookery_base::Hash32;
 use rookery_engine::book::{Book, BookConfig, Record};
 use rookery_handshake::wire::block::{Block, MerkleBlock};
 use rookery_handshake::wire::compact::{BlockTxn, CompactBlock, GetBlockTxn, Prefilled, SendCmpct, ShortId};
@@ -14,6 +15,13 @@ use rookery_handshake::wire::tx::{Address, Covenant, CovenantKind, Input, Items,
 use rookery_handshake::wire::{
     HEADER_LEN, Headers, Inv, InvKind, Locator, NetAddress, Packet, Services, Text, Version, encode_frame,
 };
+use rookery_fuzz::{NETWORK, owner, records};
+use rookery_overlay::wire::gossip::{Inventory, Item, encode_missing, encode_topics};
+use rookery_overlay::wire::hello::{ExtraIdentity, Hello, network_id};
+use rookery_overlay::wire::message::{Ack, Message, Verdict};
+use rookery_overlay::wire::request::{AnswerHead, LEN_LEN, RequestHead, ServiceName, Status};
+use rookery_overlay::wire::snapshot::{Candidate, Snapshot};
+use rookery_overlay::wire::{Topic, discovery, ping};
 use rookery_runtime::rng::RngSource;
 use std::path::Path;
 use std::{fs, io};
@@ -43,7 +51,67 @@ fn main() -> io::Result<()> {
         }
     }
     write("hns_frame", "stream", &stream)?;
-    write("address_book", "book", &address_book())
+    write("address_book", "book", &address_book())?;
+    overlay()
+}
+
+/// One hello with everything in it, one message of each kind, records, a snapshot without its code, and a busy door.
+fn overlay() -> io::Result<()> {
+    let (addrs, bytes) = (vec![([203, 0, 113, 5], 4000).into()], Bytes::from_static(&[6; 64]));
+    let extra = ExtraIdentity { scheme: 1, key: bytes.clone(), signature: bytes.clone() };
+    let hello = Hello {
+        version: 1,
+        min_version: 1,
+        network: network_id("fuzz"),
+        capabilities: 3,
+        incarnation: 4,
+        attempt: 5,
+        other_key: Hash32(NETWORK),
+        listen_port: 4000,
+        addrs: addrs.clone(),
+        observed: Some(([2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9).into()),
+        agent: "seed/1".into(),
+        extra: Some(extra),
+    };
+    write("ovl_hello", "whole", &hello.encode())?;
+    write("ovl_hello", "least", &Hello { addrs: vec![], observed: None, extra: None, ..hello }.encode())?;
+    for (number, raw) in records().iter().enumerate() {
+        write("ovl_record", &format!("record_{number}"), raw)?;
+    }
+    for (name, kind, body) in overlay_messages() {
+        write("ovl_message", name, &[&[kind][..], &body].concat())?;
+    }
+    let candidates = addrs.into_iter().map(|addr| Candidate { addr, reached: 8 }).collect();
+    let mut file = Snapshot { made: 9, candidates }.encode(&owner());
+    file.truncate(file.len() - 32);
+    write("ovl_snapshot", "snapshot", &file)?;
+    let busy: Vec<u8> = (0..=255).flat_map(|n: u8| [n, n.wrapping_mul(37), n.wrapping_mul(11)]).collect();
+    write("admission", "busy", &busy)
+}
+
+/// Name, kind and body of each; 200 and 201 are the heads of a request and of its answer, without their lengths.
+fn overlay_messages() -> Vec<(&'static str, u8, Bytes)> {
+    let topic = Topic::new("topic").expect("five letters are a topic");
+    let payload = Bytes::from_static(b"payload");
+    let item = Item { nonce: 1, topic: topic.clone(), payload: payload.clone() };
+    let service = ServiceName::new("service").expect("seven letters are a name");
+    let request = RequestHead { service, header: payload.clone() }.encode().expect("a short header");
+    let answer = AnswerHead { status: Status::Ok, header: payload.clone() }.encode().expect("a short header");
+    let message = Message { number: 1, topic: topic.clone(), payload }.encode();
+    vec![
+        ("ping", 1, ping::encode(7).to_vec().into()),
+        ("pong", 2, ping::encode(8).to_vec().into()),
+        ("message", 10, message),
+        ("ack", 11, Ack { number: 1, verdict: Verdict::Busy }.encode()),
+        ("inventory", 20, Inventory::encode(&topic, &[item.id(), Hash32::ZERO])),
+        ("item", 22, item.encode()),
+        ("missing", 22, encode_missing(&item.id())),
+        ("topics", 23, encode_topics([topic].iter())),
+        ("get_records", 30, discovery::encode_get(16).to_vec().into()),
+        ("records", 31, discovery::encode_records(&records())),
+        ("request", 200, request.slice(LEN_LEN..)),
+        ("answer", 201, answer.slice(LEN_LEN..)),
+    ]
 }
 
 fn write(target: &str, name: &str, seed: &[u8]) -> io::Result<()> {
