@@ -9,9 +9,9 @@ use rookery_runtime::BoxFuture;
 
 use crate::handshake::Introduction;
 
-/// Time for a handshake, its cryptography included: a thousand that come at once take a slow machine some seconds, and one
-/// that is slower than that holds a place which others want.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Time for both hellos, once the connection is there. A hello that a crowded receive buffer has dropped five times in a row
+/// comes within it; who holds a place for longer than an honest peer needs is the first to go when places are short.
+const HANDSHAKE: Duration = Duration::from_secs(30);
 
 /// The network of one node.
 pub(crate) struct Overlay {

@@ -306,15 +306,19 @@ impl Registry {
         self.held.remove(&generation);
         self.waiting.remove(&generation);
         let now = self.env.clock.now();
-        let bans = self.state.bans_until().len();
+        let mut banned = false;
         if let Some(closed) = self.state.ended(end, now) {
             let why = closed.cause.label();
             self.env.metrics.disconnects.get_or_create(&Why { why }).inc();
             self.env.trace("session_end", generation.0, 0, 0, why);
             tracing::debug!(peer = %closed.addr, cause = %closed.cause, "session ended");
+            banned = closed.banned;
+            if banned {
+                tracing::info!(address = %closed.addr.ip(), cause = %closed.cause, "banned");
+            }
         }
         self.publish_sessions();
-        if self.state.bans_until().len() != bans {
+        if banned {
             self.publish_bans();
         }
     }

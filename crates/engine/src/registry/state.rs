@@ -153,6 +153,55 @@ pub struct ClosedSession {
     pub lasted: Duration,
     /// Its last facts.
     pub ledger: Ledger,
+    /// Whether that banned its address.
+    pub banned: bool,
+}
+
+/// How many sessions stay, and where the inbound ones are from. Kept beside the table, because every candidate is judged by
+/// it: counting thousands for each of a storm would cost more than their handshakes.
+#[derive(Debug, Default)]
+struct Crowd {
+    inbound: usize,
+    outbound: usize,
+    by_ip: BTreeMap<IpAddr, usize>,
+    by_group: BTreeMap<AddrGroup, usize>,
+}
+
+impl Crowd {
+    fn enter(&mut self, candidate: &Candidate) {
+        if candidate.direction == Direction::Outbound {
+            self.outbound += 1;
+            return;
+        }
+        let (ip, group) = places(candidate);
+        self.inbound += 1;
+        *self.by_ip.entry(ip).or_default() += 1;
+        *self.by_group.entry(group).or_default() += 1;
+    }
+
+    fn leave(&mut self, candidate: &Candidate) {
+        if candidate.direction == Direction::Outbound {
+            self.outbound -= 1;
+            return;
+        }
+        let (ip, group) = places(candidate);
+        self.inbound -= 1;
+        take_one(&mut self.by_ip, ip);
+        take_one(&mut self.by_group, group);
+    }
+}
+
+fn take_one<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+fn places(candidate: &Candidate) -> (IpAddr, AddrGroup) {
+    (canonical_ip(candidate.addr.ip()), AddrGroup::of(candidate.addr.ip()))
 }
 
 /// The table.
@@ -162,6 +211,8 @@ pub(crate) struct RegistryState {
     local: Option<PeerId>,
     last: Generation,
     live: BTreeMap<Generation, Live>,
+    /// Of these, those that stay.
+    crowd: Crowd,
     by_peer: BTreeMap<PeerId, Generation>,
     closed: VecDeque<ClosedSession>,
     known: KnownGood,
@@ -176,6 +227,7 @@ impl RegistryState {
             local,
             last: Generation(0),
             live: BTreeMap::new(),
+            crowd: Crowd::default(),
             by_peer: BTreeMap::new(),
             closed: VecDeque::new(),
             known: KnownGood::default(),
@@ -224,6 +276,7 @@ impl RegistryState {
         for generation in leave {
             self.leaving(*generation);
         }
+        self.crowd.enter(&candidate);
         self.live.insert(self.last, Live { candidate, since: now, former, leaving: false });
         self.by_peer.insert(candidate.peer, self.last);
         Some(self.last)
@@ -231,8 +284,10 @@ impl RegistryState {
 
     /// Marks a session that is being closed.
     pub fn leaving(&mut self, generation: Generation) {
-        if let Some(live) = self.live.get_mut(&generation) {
-            live.leaving = true;
+        if let Some(live) = self.live.get_mut(&generation)
+            && !std::mem::replace(&mut live.leaving, true)
+        {
+            self.crowd.leave(&live.candidate);
             if self.by_peer.get(&live.candidate.peer) == Some(&generation) {
                 self.by_peer.remove(&live.candidate.peer);
             }
@@ -243,11 +298,13 @@ impl RegistryState {
     pub fn ended(&mut self, end: SessionEnd, now: Instant) -> Option<&ClosedSession> {
         self.leaving(end.generation);
         let live = self.live.remove(&end.generation)?;
+        let mut banned = false;
         if let CloseCause::Fault(Fault::Peer(fault)) = &end.cause
             && fault.weight == Weight::Ban
             && !live.candidate.reserved
         {
             self.ban(live.candidate.addr.ip(), now, self.limits.ban);
+            banned = true;
         }
         if live.candidate.proven() {
             let lasted = now.saturating_duration_since(live.since) >= LASTING;
@@ -263,6 +320,7 @@ impl RegistryState {
             cause: end.cause,
             lasted: now.saturating_duration_since(live.since),
             ledger: end.ledger,
+            banned,
         });
         self.closed.back()
     }
@@ -324,7 +382,10 @@ impl RegistryState {
 
     /// Sessions in a direction that are not leaving.
     pub fn count(&self, direction: Direction) -> usize {
-        self.staying(&[]).filter(|(_, live)| live.candidate.direction == direction).count()
+        match direction {
+            Direction::Inbound => self.crowd.inbound,
+            Direction::Outbound => self.crowd.outbound,
+        }
     }
 
     /// All sessions whose slots are out.
@@ -377,28 +438,27 @@ impl RegistryState {
         leave: &[Generation],
         now: Instant,
     ) -> Result<Option<Generation>, Refusal> {
-        let same_way =
-            || self.staying(leave).filter(|(_, live)| live.candidate.direction == candidate.direction);
+        let same_way = |leaving: &&Candidate| leaving.direction == candidate.direction;
+        let leaving = || leave.iter().filter_map(|old| Some(&self.live.get(old)?.candidate)).filter(same_way);
+        let count = self.count(candidate.direction) - leaving().count();
         if candidate.direction == Direction::Outbound {
-            let full = same_way().count() >= self.limits.outbound;
-            return if full { Err(Refusal::Full) } else { Ok(None) };
+            return if count >= self.limits.outbound { Err(Refusal::Full) } else { Ok(None) };
         }
-        let group = AddrGroup::of(candidate.addr.ip());
-        let ip = canonical_ip(candidate.addr.ip());
-        let in_group = |live: &Live| AddrGroup::of(live.candidate.addr.ip()) == group;
+        let (ip, group) = places(candidate);
         if !candidate.reserved {
-            let from_ip = same_way().filter(|(_, l)| canonical_ip(l.candidate.addr.ip()) == ip).count();
-            if from_ip >= self.limits.per_ip {
+            let from_ip = self.crowd.by_ip.get(&ip).copied().unwrap_or(0);
+            if from_ip - leaving().filter(|old| places(old).0 == ip).count() >= self.limits.per_ip {
                 return Err(Refusal::PerAddress);
             }
-            if same_way().filter(|(_, live)| in_group(live)).count() >= self.limits.per_group {
+            let in_group = self.crowd.by_group.get(&group).copied().unwrap_or(0);
+            if in_group - leaving().filter(|old| places(old).1 == group).count() >= self.limits.per_group {
                 return Err(Refusal::PerGroup);
             }
         }
         // On wires that prove nothing nobody can be known, and nothing is kept.
         let kept =
             if candidate.proven() && !self.is_known(candidate) { self.limits.kept_for_known } else { 0 };
-        if same_way().count() < self.limits.inbound.saturating_sub(kept) {
+        if count < self.limits.inbound.saturating_sub(kept) {
             return Ok(None);
         }
         self.worst(candidate, leave, now).map(Some).ok_or(Refusal::Full)

@@ -84,21 +84,33 @@ impl Folder {
     /// # Errors
     /// When it cannot be read or kept, or what is there is no secret.
     pub fn secret(&self, rng: &mut impl Rng) -> Result<[u8; 32], FolderError> {
+        if let Some(secret) = Self::kept_secret(&self.path)? {
+            return Ok(secret);
+        }
         let at = self.path.join(IDENTITY);
+        let mut secret = [0; 32];
+        rng.fill_bytes(&mut secret);
+        let text = format!("{}\n", const_hex::encode(secret));
+        write(&at, text.as_bytes()).map_err(failed("write", &at))?;
+        Ok(secret)
+    }
+
+    /// The secret that is kept in the folder of this path; `None` where there is none. Makes nothing and takes no lock, so it
+    /// answers beside a running node too.
+    ///
+    /// # Errors
+    /// When it cannot be read, or what is there is no secret.
+    pub fn kept_secret(path: &Path) -> Result<Option<[u8; 32]>, FolderError> {
+        let at = path.join(IDENTITY);
         let mut secret = [0; 32];
         match read(&at, 2 * secret.len() + 2) {
             Ok(text) => {
                 let text = text.trim_ascii();
                 let read =
                     text.len() == 2 * secret.len() && const_hex::decode_to_slice(text, &mut secret).is_ok();
-                if read { Ok(secret) } else { Err(FolderError::NotAnIdentity(at)) }
+                if read { Ok(Some(secret)) } else { Err(FolderError::NotAnIdentity(at)) }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                rng.fill_bytes(&mut secret);
-                let text = format!("{}\n", const_hex::encode(secret));
-                write(&at, text.as_bytes()).map_err(failed("write", &at))?;
-                Ok(secret)
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("read", &at)(error)),
         }
     }
@@ -203,7 +215,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut rng = RngSource::seeded(1, 0).fork("secret", 0);
         let folder = Folder::open(dir.path()).unwrap();
+        assert_eq!(Folder::kept_secret(dir.path()).unwrap(), None);
         let secret = folder.secret(&mut rng).unwrap();
+        assert_eq!(Folder::kept_secret(dir.path()).unwrap(), Some(secret));
         assert_eq!(folder.secret(&mut rng).unwrap(), secret);
         let at = dir.path().join(IDENTITY);
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&at).unwrap().permissions());

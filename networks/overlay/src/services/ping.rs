@@ -1,7 +1,7 @@
 //! `ping` and `pong`: is the peer there, and how far away.
 //!
-//! We ping at the start of a session, so that the round-trip time is known before peers are chosen among, and every
-//! [`PING_EVERY`] after. A ping without its pong for [`SILENCE`] ends the session. The transport keeps the path open by
+//! We ping every [`PING_EVERY`], first at a random moment within it: sessions that began together in a storm do not ping together,
+//! and the transport has measured a round trip by then. A ping without its pong for [`SILENCE`] ends the session. The transport keeps the path open by
 //! itself; this asks for more: that the peer's routine reads, decides and writes.
 //!
 //! The cheapest abuse is to ping without end: a pong is as small as its ping, and above the rate the peer's reading
@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 use rookery_base::{Frame, PeerFault, PeerFaultKind};
 use rookery_engine::{
     Answer, End, Flow, KindSpec, LaneName, Outbox, Over, PeerFacts, PeerHandle, Pipe, RequestKey, Role,
@@ -88,7 +88,8 @@ impl PingPipe {
 
 impl Pipe for PingPipe {
     fn on_start(&mut self, now: Instant, out: &mut Outbox) -> Flow {
-        self.ping(now, out);
+        let mut rng = out.env().rng.fork("overlay-ping", out.generation().0);
+        self.next = Some(now + PING_EVERY.mul_f64(rng.random::<f64>()));
         Flow::Continue
     }
 
@@ -136,14 +137,17 @@ mod tests {
     use rookery_engine::kinds::Verdict;
 
     #[test]
-    fn a_ping_goes_out_at_the_start_and_at_each_interval() {
+    fn the_first_ping_goes_out_within_an_interval_and_the_next_at_each() {
         let env = env();
         let mut out = outbox(&env);
         let mut pipe = Ping.pipe(&facts(Direction::Inbound), handle());
         let now = env.clock.now();
         assert_eq!(pipe.on_start(now, &mut out), Flow::Continue);
-        assert_eq!(pipe.timer(), Some(now + PING_EVERY));
-        assert_eq!(pipe.on_timer(now + PING_EVERY, &mut out), Flow::Continue);
+        let first = pipe.timer().unwrap();
+        assert!(first >= now && first <= now + PING_EVERY && out.sent().is_empty());
+        assert_eq!(pipe.on_timer(first, &mut out), Flow::Continue);
+        assert_eq!(pipe.timer(), Some(first + PING_EVERY));
+        assert_eq!(pipe.on_timer(first + PING_EVERY, &mut out), Flow::Continue);
         let sent = out.sent();
         assert_eq!(sent.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [PING, PING]);
         assert_ne!(sent[0].1, sent[1].1, "nobody can guess the next nonce from the last");
