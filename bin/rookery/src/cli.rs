@@ -1,6 +1,7 @@
 //! The command line. Its help is the reference in docs/reference/cli.md, compared by a test.
 
 use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ const HELP_WIDTH: usize = 100;
 
 /// Rookery: a peer-to-peer node that keeps one supervised routine per peer.
 ///
-/// Joins a network, verifies its headers, keeps them and serves them to others. Options win over ROOKERY_*
+/// Joins a network: Handshake, whose headers it verifies, keeps and serves to others, or an overlay of peers with
+/// proven identities. Options win over ROOKERY_*
 /// variables, those over the configuration file, that over the defaults; `rookery config` documents every key.
 #[derive(Debug, Parser)]
 #[command(name = "rookery", version, term_width = HELP_WIDTH, propagate_version = false)]
@@ -34,6 +36,7 @@ Examples:
   rookery demo                                   a network of nodes in this process, nothing else needed
   rookery run                                    join Handshake's main network
   rookery run --listen 0.0.0.0 --metrics 127.0.0.1:9332
+  rookery run --network overlay --topic chat --bootstrap 192.0.2.7
   rookery sync --network handshake-regtest --connect 127.0.0.1 --json
   rookery status                                 what the running node is doing
   rookery why                                    what its progress waits for
@@ -44,7 +47,7 @@ Examples:
 #[command(next_help_heading = "Common options")]
 pub struct Common {
     /// The network [default: handshake-main] [possible: handshake-main, handshake-testnet, handshake-regtest,
-    /// handshake-simnet]
+    /// handshake-simnet, overlay]
     #[arg(long, global = true, value_name = "NETWORK")]
     pub network: Option<String>,
     /// Where data is kept, in one directory per network below it [default: $XDG_DATA_HOME/rookery]
@@ -75,7 +78,8 @@ pub struct Peers {
     /// Connect to this peer in addition to those found; repeat for more
     #[arg(long, value_name = "ADDRESS")]
     pub peer: Vec<String>,
-    /// Accept peers on this IP or IP:PORT; repeat for more [default: accept nobody]
+    /// Accept peers on this IP or IP:PORT; repeat for more [default: accept nobody; in the
+    /// overlay: [::]]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<String>,
     /// Begin a new chain with the 150 headers of this file, in hnsd's format, instead of genesis
@@ -86,15 +90,46 @@ pub struct Peers {
     pub metrics: Option<String>,
 }
 
+/// What a node of the overlay does there.
+#[derive(Debug, Args, Default)]
+#[command(next_help_heading = "Overlay")]
+pub struct Overlay {
+    /// Print what is published under this topic, and publish the lines of stdin
+    #[arg(long, value_name = "TOPIC")]
+    pub topic: Option<String>,
+    /// Which overlay to join: nodes of other names are not spoken to [default: rookery]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Ask this node for others while nobody else is known; repeat for more
+    #[arg(long, value_name = "ADDRESS")]
+    pub bootstrap: Vec<String>,
+    /// The overlay is on this machine or a private network: its addresses may be told and dialled
+    #[arg(long)]
+    pub local: bool,
+    /// Refuse peers that cannot prove an ML-DSA-65 key
+    #[arg(long)]
+    pub require_post_quantum: bool,
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Join the network and stay
-    #[command(after_help = "Ctrl-C or SIGTERM stops it within 5 seconds; a second one stops it at once.")]
+    #[command(after_help = "Ctrl-C or SIGTERM stops it within 5 seconds; a second one stops it at once.\n\n\
+        In the overlay, what others publish under the topic goes to stdout, one line each (one JSON object\n\
+        with --json), and each line of stdin is published. Who published is not told: what has to be\n\
+        known, the payload says.\n\n\
+        Example, in two terminals:\n  \
+        rookery run --network overlay --topic chat --local --listen 127.0.0.1\n  \
+        rookery run --network overlay --topic chat --local --listen 127.0.0.1:0 --bootstrap 127.0.0.1 \\\n    \
+        --data-dir ./second")]
     Run {
         /// How to find peers.
         #[command(flatten)]
         peers: Peers,
+        /// What to do in the overlay.
+        #[command(flatten)]
+        overlay: Overlay,
     },
     /// Catch up with the network, print a summary and exit
     #[command(after_help = "Exits with 0 at the tip of the connected peers, and with 6 when it gave up.\n\n\
@@ -108,8 +143,12 @@ pub enum Command {
         patience: Duration,
     },
     /// Watch a network of nodes in this process: one mines, one joins late and catches up
-    #[command(after_help = "Needs no internet. On a terminal it goes on until Ctrl-C; with --json, or when \
-        stdout is no\nterminal, it ends once the late node has followed five new blocks, and prints a summary.")]
+    #[command(
+        after_help = "With --network overlay, six nodes with ML-DSA-65 identities find each other through one of\n\
+        them, one publishes, and all get it.\n\n\
+        Needs no internet. On a terminal it goes on until Ctrl-C; with --json, or when \
+        stdout is no\nterminal, it ends once the late node has followed five new blocks, and prints a summary."
+    )]
     Demo {
         /// Headers that the late node has to catch up with
         #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -129,15 +168,27 @@ pub enum Command {
     },
     /// Show the running node at a glance
     Status,
+    /// Show who this node is to its peers: its peer id in the overlay
+    #[command(after_help = "Reads the identity that the first `run` has made; makes none.\n\n\
+        Example:\n  rookery id --network overlay")]
+    Id {
+        /// Which overlay's identity: each has its own [default: rookery]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
     /// List the running node's peers, or say why one of them is treated as it is
-    #[command(after_help = "Examples:\n  rookery peers\n  rookery peers 192.0.2.7:12038 why")]
+    #[command(after_help = "Examples:\n  rookery peers\n  rookery peers 192.0.2.7:12038 why\n  \
+        rookery peers 192.0.2.7 why")]
     Peers {
-        /// A peer's IP:PORT, as the list shows it
-        address: Option<std::net::SocketAddr>,
+        /// A peer's IP:PORT, as the list shows it, or an IP for every port of it
+        #[arg(value_parser = address)]
+        address: Option<SocketAddr>,
         /// What to tell about it
         #[arg(value_enum, requires = "address")]
         about: Option<About>,
     },
+    /// List the addresses that the running node refuses, for how much longer, and why
+    Bans,
     /// Show the running node's chain
     Chain,
     /// Say what the running node's progress waits for, hop by hop
@@ -191,6 +242,13 @@ pub enum ConfigAction {
     },
 }
 
+/// An IP with port, or without: port 0 then stands for all.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let any_port = || bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0));
+    text.parse().or_else(|_| any_port()).map_err(|_| "expected IP or IP:PORT".to_owned())
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "expected a number and a unit, such as 45s, 10m or 1h".to_owned())
 }
@@ -206,8 +264,19 @@ impl Cli {
             ("log", common.log.clone().map(Raw::Word)),
             ("log_format", common.log_format.clone().map(Raw::Word)),
         ];
-        if let Command::Run { peers } | Command::Sync { peers, .. } = &self.command {
-            let list = |items: &Vec<String>| (!items.is_empty()).then(|| Raw::Words(items.clone()));
+        let list = |items: &Vec<String>| (!items.is_empty()).then(|| Raw::Words(items.clone()));
+        let on = |on: bool| on.then(|| Raw::Word("true".to_owned()));
+        if let Command::Run { overlay, .. } = &self.command {
+            flags.push(("overlay.topic", overlay.topic.clone().map(Raw::Word)));
+            flags.push(("overlay.name", overlay.name.clone().map(Raw::Word)));
+            flags.push(("overlay.bootstrap", list(&overlay.bootstrap)));
+            flags.push(("overlay.local", on(overlay.local)));
+            flags.push(("overlay.require_post_quantum", on(overlay.require_post_quantum)));
+        }
+        if let Command::Id { name } = &self.command {
+            flags.push(("overlay.name", name.clone().map(Raw::Word)));
+        }
+        if let Command::Run { peers, .. } | Command::Sync { peers, .. } = &self.command {
             flags.push(("connect", list(&peers.connect)));
             flags.push(("peer", list(&peers.peer)));
             flags.push(("listen", list(&peers.listen)));

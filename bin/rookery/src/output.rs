@@ -41,6 +41,16 @@ impl Output {
         self.text(&human(value, &Paint { on: self.colour }))
     }
 
+    /// Prints one line of a stream. False once nobody reads it.
+    pub fn line(&self, line: &str) -> Result<bool, Report> {
+        let mut out = io::stdout().lock();
+        match writeln!(out, "{line}").and_then(|()| out.flush()) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+            Err(error) => Err(Report::io(Exit::Failed, "cannot write to stdout", &error)),
+        }
+    }
+
     /// Prints text as it is.
     pub fn text(&self, text: &str) -> Result<(), Report> {
         let mut out = io::stdout().lock();
@@ -150,6 +160,18 @@ pub fn printable(text: &str) -> String {
     out
 }
 
+/// Bytes that came from outside on one line, with nothing lost: what is no printable text is escaped as in a Rust
+/// literal, and what is no UTF-8 as `\xNN`.
+pub fn escaped(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        // A quote is escaped by the backslash right before it, and needs none here.
+        out += &chunk.valid().escape_debug().to_string().replace("\\\"", "\"").replace("\\'", "'");
+        out.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    out
+}
+
 /// Bytes in the unit that leaves one to three digits before the point.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -194,6 +216,19 @@ mod tests {
     fn a_peer_s_text_cannot_drive_the_terminal() {
         assert_eq!(printable("/x\x1b[2J\n/"), "/x?[2J?/");
         assert_eq!(printable(&"y".repeat(161)).len(), 163);
+    }
+
+    #[test]
+    fn any_bytes_are_one_line_that_shows_them_all() {
+        for (bytes, shown) in [
+            (&b"it's \"so\"\\"[..], r#"it's "so"\\"#),
+            ("gr\u{f6}\u{df}er \u{1f426}".as_bytes(), "gr\u{f6}\u{df}er \u{1f426}"),
+            (b"a\nb\x1b[2J\x00", r"a\nb\u{1b}[2J\0"),
+            (b"\xff\xfex", r"\xff\xfex"),
+            ("\u{202e}x".as_bytes(), r"\u{202e}x"),
+        ] {
+            assert_eq!(escaped(bytes), shown);
+        }
     }
 
     #[test]

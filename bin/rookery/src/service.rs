@@ -44,7 +44,7 @@ impl Service {
     /// Starts a node as configured.
     pub async fn start(machinery: &dyn Machinery, config: Config) -> Result<Self, Report> {
         let env = Env::system();
-        let mut signals = Signals::listen()?;
+        let mut signals = Signals::listen(env.clock)?;
         let dir = config.chain_dir();
         let lock = DirLock::acquire(&dir)?;
         let metrics = match config.metrics {

@@ -32,7 +32,7 @@ pub fn config(settled: &Settled) -> Config {
 /// Plays the demo.
 pub async fn demo(machinery: &dyn Machinery, headers: u32, out: Output) -> Result<(), Report> {
     let env = Env::system();
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(env.clock)?;
     let played = tokio::select! {
         biased;
         name = signals.next() => Err(Report::new(Exit::Clean, name)),

@@ -1,8 +1,13 @@
 //! What each command does.
 
 mod demo;
+mod lines;
+mod meeting;
 mod run;
 mod sync;
+mod talk;
+
+use std::net::SocketAddr;
 
 use crate::cli::{About, Cli, Command, ConfigAction, definition};
 use crate::config::layers::Surroundings;
@@ -13,7 +18,7 @@ use crate::control::client::ask;
 use crate::control::{Question, show};
 use crate::exit::{Exit, Report};
 use crate::network::Network;
-use crate::node::view::{ChainView, NodeWhy, PeerRow, PeerWhy, Scenario, Simulated, Status};
+use crate::node::view::{BanRow, ChainView, NodeWhy, PeerRow, PeerWhy, Scenario, Simulated, Status};
 use crate::node::{self, Machinery, Probe};
 use crate::output::{Align, Output, fields, table};
 
@@ -27,10 +32,22 @@ pub fn execute(machinery: &dyn Machinery, cli: Cli) -> Result<(), Report> {
     }
     let settled = Settled::load(&Surroundings::system(), cli.common.config.clone(), cli.assignments())?;
     let config = &settled.config;
+    settled.check_flags()?;
     match cli.command {
-        Command::Run { .. } => with_runtime(config, run::run(machinery, config.clone())),
+        Command::Run { .. } => with_runtime(config, run::run(machinery, config.clone(), out)),
+        Command::Sync { .. } if config.network == Network::Overlay => {
+            Err(Report::usage("the overlay has no chain to catch up with")
+                .hint("join it: rookery run --network overlay"))
+        }
+        Command::Id { .. } if config.network != Network::Overlay => {
+            Err(Report::usage(format!("nodes of {} have no identity of their own", config.network))
+                .hint("that of the overlay: rookery id --network overlay"))
+        }
         Command::Sync { patience, .. } => {
             with_runtime(config, sync::sync(machinery, config.clone(), patience, out))
+        }
+        Command::Demo { .. } if config.network == Network::Overlay => {
+            with_runtime(&demo::config(&settled), meeting::meeting(machinery, out))
         }
         Command::Demo { headers } => {
             let config = demo::config(&settled);
@@ -45,12 +62,13 @@ pub fn execute(machinery: &dyn Machinery, cli: Cli) -> Result<(), Report> {
             out.value(&ask::<Vec<PeerRow>>(config, Question::Peers)?, |rows, paint| show::peers(rows, paint))
         }
         Command::Peers { address: Some(address), about: Some(About::Why) | None } => {
-            let why: Option<PeerWhy> = ask(config, Question::PeerWhy { address })?;
-            let why = why.ok_or_else(|| {
-                Report::new(Exit::Failed, format!("the node has never met {address}"))
-                    .hint("`rookery peers` lists the addresses of those that are connected")
-            })?;
-            out.value(&why, show::peer_why)
+            peer_why(&ask::<Vec<PeerWhy>>(config, Question::PeerWhy { address })?, address, out)
+        }
+        Command::Id { .. } => {
+            out.value(&machinery.identity(config)?, |identity, _| identity.peer_id.clone() + "\n")
+        }
+        Command::Bans => {
+            out.value(&ask::<Vec<BanRow>>(config, Question::Bans)?, |rows, paint| show::bans(rows, paint))
         }
         Command::Chain => out.value(&ask::<ChainView>(config, Question::Chain)?, show::chain),
         Command::Why => out.value(&ask::<NodeWhy>(config, Question::Why)?, show::why),
@@ -63,6 +81,16 @@ pub fn execute(machinery: &dyn Machinery, cli: Cli) -> Result<(), Report> {
         // Loading was the check; the other two never come here.
         Command::Config { .. } | Command::Completions { .. } => Ok(()),
     }
+}
+
+/// Why a peer is treated as it is: one value for each of its ports.
+fn peer_why(all: &[PeerWhy], address: SocketAddr, out: Output) -> Result<(), Report> {
+    if all.is_empty() {
+        let whom = if address.port() == 0 { address.ip().to_string() } else { address.to_string() };
+        return Err(Report::new(Exit::Failed, format!("the node has never met {whom}"))
+            .hint("`rookery peers` lists the addresses of those that are connected"));
+    }
+    all.iter().try_for_each(|why| out.value(why, show::peer_why))
 }
 
 /// Runs a command that needs the network.
@@ -97,7 +125,7 @@ fn probe_of(network: &str, address: &str, question: node::Question) -> Result<Pr
 
 async fn ask_peer(machinery: &dyn Machinery, probe: Probe, out: Output) -> Result<(), Report> {
     let env = rookery_runtime::Env::system();
-    let mut signals = crate::signals::Signals::listen()?;
+    let mut signals = crate::signals::Signals::listen(env.clock)?;
     let answer = tokio::select! {
         biased;
         name = signals.next() => Err(Report::new(Exit::Clean, format!("{name} before the answer"))),

@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::layers::Origin;
-use super::value::{Raw, assign, assign_count, literal};
+use super::value::{Raw, assign, assign_count, assign_name, assign_topic, literal};
 use crate::network::Network;
 
 /// What the default of a key depends on.
@@ -44,8 +44,9 @@ pub static KEYS: &[Key] = &[
         path: "network",
         flag: Some("network"),
         about: &[
-            "The network to join: handshake-main, handshake-testnet, handshake-regtest or handshake-simnet.",
-            "It presets the port, whether there are seeds, and how old a tip may be.",
+            "The network to join: handshake-main, handshake-testnet, handshake-regtest, handshake-simnet or",
+            "overlay. It presets the port, whether there are seeds, whether peers are accepted and how many,",
+            "and how old a tip may be.",
         ],
         default: Default::Fixed,
         put: |config, raw| assign(&mut config.network, raw),
@@ -54,7 +55,7 @@ pub static KEYS: &[Key] = &[
     Key {
         path: "data_dir",
         flag: Some("data-dir"),
-        about: &["Where chains, peers and locks are kept, in one directory per network below it."],
+        about: &["Where chains, identities, peers and locks are kept, in a directory per network below it."],
         default: Default::Machine,
         put: |config, raw| assign(&mut config.data_dir, raw),
         show: |config| literal(&config.data_dir),
@@ -64,7 +65,7 @@ pub static KEYS: &[Key] = &[
         flag: Some("connect"),
         about: &[
             "Connect to these peers (HOST or HOST:PORT) and to nobody else: no seeds, no learnt addresses.",
-            "When set, `peer` and `bootstrap` are not used.",
+            "When set, `peer`, `bootstrap` and `overlay.bootstrap` are not used.",
         ],
         default: Default::Fixed,
         put: |config, raw| assign(&mut config.connect, raw),
@@ -91,9 +92,10 @@ pub static KEYS: &[Key] = &[
         flag: Some("listen"),
         about: &[
             "Accept peers on these addresses (IP or IP:PORT; the network's port by default), for example",
-            "[\"0.0.0.0\", \"[::]\"]. Empty: accept nobody. Headers are served to whoever asks.",
+            "[\"0.0.0.0\", \"[::]\"]. Empty: accept nobody. Headers are served to whoever asks. The overlay's",
+            "default is [\"[::]\"], which takes IPv4 too; its port is 7665, UDP.",
         ],
-        default: Default::Fixed,
+        default: Default::Preset,
         put: |config, raw| assign(&mut config.listen, raw),
         show: |config| literal(&config.listen),
     },
@@ -120,8 +122,8 @@ pub static KEYS: &[Key] = &[
     Key {
         path: "max_inbound",
         flag: None,
-        about: &["Sessions that others may open to this node, 0 to 4000."],
-        default: Default::Fixed,
+        about: &["Sessions that others may open to this node, 0 to 4000; 64 in the overlay."],
+        default: Default::Preset,
         put: |config, raw| assign_count(&mut config.max_inbound, raw, 0, MOST_INBOUND),
         show: |config| literal(&config.max_inbound),
     },
@@ -180,6 +182,70 @@ pub static KEYS: &[Key] = &[
         default: Default::Preset,
         put: |config, raw| assign(&mut config.ready.max_tip_age, raw),
         show: |config| literal(&config.ready.max_tip_age),
+    },
+    Key {
+        path: "overlay.name",
+        flag: Some("name"),
+        about: &[
+            "Which overlay to join: nodes of other names are not spoken to. 1 to 32 characters a to z, 0 to 9,",
+            "- and _. Each has an identity and known peers of its own.",
+        ],
+        default: Default::Fixed,
+        put: |config, raw| assign_name(&mut config.overlay.name, raw),
+        show: |config| literal(&config.overlay.name),
+    },
+    Key {
+        path: "overlay.topic",
+        flag: Some("topic"),
+        about: &[
+            "Subscribe to this topic: print what is published there, and publish the lines of stdin. Empty:",
+            "neither, for a node that only helps others to find each other.",
+        ],
+        default: Default::Fixed,
+        put: |config, raw| assign_topic(&mut config.overlay.topic, raw),
+        show: |config| literal(&config.overlay.topic),
+    },
+    Key {
+        path: "overlay.bootstrap",
+        flag: Some("bootstrap"),
+        about: &["Ask these nodes (HOST or HOST:PORT) for others while nobody else is known."],
+        default: Default::Fixed,
+        put: |config, raw| assign(&mut config.overlay.bootstrap, raw),
+        show: |config| literal(&config.overlay.bootstrap),
+    },
+    Key {
+        path: "overlay.local",
+        flag: Some("local"),
+        about: &[
+            "The overlay is on one machine or a private network: private addresses are told and dialled, and one",
+            "host may open many sessions. Not for a node that strangers reach.",
+        ],
+        default: Default::Fixed,
+        put: |config, raw| assign(&mut config.overlay.local, raw),
+        show: |config| literal(&config.overlay.local),
+    },
+    Key {
+        path: "overlay.keys",
+        flag: None,
+        about: &[
+            "The keys of this node's identity: both (ML-DSA-65, and Ed25519 for peers that know only that),",
+            "post-quantum (ML-DSA-65) or classic (Ed25519, at half the cost of a peer). Another choice is",
+            "another peer id: the id commits to the keys.",
+        ],
+        default: Default::Fixed,
+        put: |config, raw| assign(&mut config.overlay.keys, raw),
+        show: |config| literal(&config.overlay.keys),
+    },
+    Key {
+        path: "overlay.require_post_quantum",
+        flag: Some("require-post-quantum"),
+        about: &[
+            "Refuse peers that cannot prove an ML-DSA-65 key. The key exchange is safe from quantum computers",
+            "either way; this is about who a peer is.",
+        ],
+        default: Default::Fixed,
+        put: |config, raw| assign(&mut config.overlay.require_post_quantum, raw),
+        show: |config| literal(&config.overlay.require_post_quantum),
     },
 ];
 

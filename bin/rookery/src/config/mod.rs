@@ -27,6 +27,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rookery_transport::tls::Keys;
+
 use crate::exit::Report;
 use crate::network::Network;
 use keys::{KEYS, Key};
@@ -42,6 +44,18 @@ pub struct Ready {
     pub max_lag: u32,
     /// Greatest age of the tip; `None` does not look at it.
     pub max_tip_age: Option<Duration>,
+}
+
+/// What an overlay node is given beside what every node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "documented once, in the table of keys that users read")]
+pub struct OverlayConfig {
+    pub name: String,
+    pub topic: String,
+    pub bootstrap: Vec<PeerAddress>,
+    pub local: bool,
+    pub keys: Keys,
+    pub require_post_quantum: bool,
 }
 
 /// Everything that can be configured, all layers applied. [`KEYS`] says what each field means.
@@ -61,12 +75,11 @@ pub struct Config {
     pub log: String,
     pub log_format: LogFormat,
     pub ready: Ready,
+    pub overlay: OverlayConfig,
 }
 
 /// Outbound sessions. hsd keeps 8: enough that one honest operator is among them, few enough to be polite.
 const MAX_OUTBOUND: u32 = 8;
-/// Inbound sessions, hsd's own default.
-const MAX_INBOUND: u32 = 20;
 /// A tip two blocks behind is the ordinary state of a node that has just heard of a block.
 const MAX_LAG: u32 = 2;
 
@@ -80,14 +93,22 @@ impl Config {
             connect: Vec::new(),
             peer: Vec::new(),
             bootstrap: preset.bootstrap,
-            listen: Vec::new(),
+            listen: if preset.listens { vec![ListenAddress::ANY] } else { Vec::new() },
             checkpoint: None,
             max_outbound: MAX_OUTBOUND,
-            max_inbound: MAX_INBOUND,
+            max_inbound: preset.max_inbound,
             metrics: None,
             log: "info".to_owned(),
             log_format: LogFormat::Auto,
             ready: Ready { min_peers: 1, max_lag: MAX_LAG, max_tip_age: preset.max_tip_age },
+            overlay: OverlayConfig {
+                name: "rookery".to_owned(),
+                topic: String::new(),
+                bootstrap: Vec::new(),
+                local: false,
+                keys: Keys::Both,
+                require_post_quantum: false,
+            },
         }
     }
 
@@ -98,7 +119,19 @@ impl Config {
         Ok(Settled::new(&Surroundings::nowhere(), &assignments)?.config)
     }
 
-    /// Where this network's chain, lock and control socket are.
+    /// Where the overlay node's identity and known peers are: one of each for every overlay, as identities that are used in
+    /// several networks would tell who is in them.
+    pub fn identity_dir(&self) -> PathBuf {
+        self.chain_dir().join("nodes").join(&self.overlay.name)
+    }
+
+    /// The overlay's bootstrap nodes as `host:port`.
+    pub fn bootstrap_nodes(&self) -> Vec<String> {
+        let port = self.network.preset().port;
+        self.overlay.bootstrap.iter().map(|node| node.with_port(port)).collect()
+    }
+
+    /// Where this network's data, lock and control socket are.
     pub fn chain_dir(&self) -> PathBuf {
         self.data_dir.join(self.network.name())
     }
@@ -174,6 +207,27 @@ impl Settled {
             ));
         }
         Ok(settled)
+    }
+
+    /// That no option was given which the network has no use for.
+    pub fn check_flags(&self) -> Result<(), Report> {
+        let overlay = self.config.network == Network::Overlay;
+        for key in KEYS {
+            let Some(Origin::Flag(flag)) = self.origins.get(key.path) else { continue };
+            let (fits, whose) = match key.path.strip_prefix("overlay.") {
+                Some(_) => (overlay, "the overlay"),
+                None => (!overlay || key.path != "checkpoint", "networks with a chain"),
+            };
+            if !fits {
+                let what = format!("--{flag} is for {whose}, and this is {}", self.config.network);
+                return Err(Report::usage(what).hint(if overlay {
+                    "leave it out, or choose another --network"
+                } else {
+                    "add --network overlay, or leave it out"
+                }));
+            }
+        }
+        Ok(())
     }
 
     /// Where the value of a key came from.

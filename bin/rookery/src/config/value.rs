@@ -1,9 +1,12 @@
 //! The types of values: what they accept, and how they are written as TOML.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use rookery_overlay::wire::Topic;
+use rookery_transport::tls::Keys;
 
 use crate::network::Network;
 
@@ -96,6 +99,28 @@ pub fn assign_filter(place: &mut String, raw: &Raw) -> Result<(), String> {
     Ok(())
 }
 
+/// Longest name of an overlay: it is also a directory's, above which a socket's path must keep short.
+const MAX_NAME: usize = 32;
+
+/// The same for the name of an overlay, which is also that of a directory.
+pub fn assign_name(place: &mut String, raw: &Raw) -> Result<(), String> {
+    let fits = |text: &&str| {
+        (1..=MAX_NAME).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+    };
+    let expected = || format!("a name of 1 to {MAX_NAME} characters a to z, 0 to 9, - and _");
+    raw.text().filter(fits).ok_or_else(expected)?.clone_into(place);
+    Ok(())
+}
+
+/// The same for a topic, or nothing.
+pub fn assign_topic(place: &mut String, raw: &Raw) -> Result<(), String> {
+    let fits = |text: &&str| text.is_empty() || Topic::new(text).is_some();
+    let expected = || "a topic of 1 to 64 printable ASCII characters, or \"\" for none".to_owned();
+    raw.text().filter(fits).ok_or_else(expected)?.clone_into(place);
+    Ok(())
+}
+
 /// A value as TOML.
 pub fn literal<T: Setting>(value: &T) -> String {
     value.literal()
@@ -111,7 +136,8 @@ fn quoted_list<T: fmt::Display>(items: &[T]) -> String {
 }
 
 impl Setting for Network {
-    const EXPECTED: &'static str = "handshake-main, handshake-testnet, handshake-regtest or handshake-simnet";
+    const EXPECTED: &'static str =
+        "handshake-main, handshake-testnet, handshake-regtest, handshake-simnet or overlay";
     fn read(raw: &Raw) -> Option<Self> {
         Self::by_name(raw.text()?)
     }
@@ -212,6 +238,9 @@ pub struct ListenAddress {
 }
 
 impl ListenAddress {
+    /// Every address of the machine, IPv4 too.
+    pub const ANY: Self = Self { ip: IpAddr::V6(Ipv6Addr::UNSPECIFIED), port: None };
+
     /// With the network's port where none was given.
     pub fn with_port(&self, default: u16) -> SocketAddr {
         SocketAddr::new(self.ip, self.port.unwrap_or(default))
@@ -326,6 +355,26 @@ impl Setting for Option<Duration> {
     }
     fn literal(&self) -> String {
         quoted(&self.map_or_else(|| "off".to_owned(), show_duration))
+    }
+}
+
+impl Setting for Keys {
+    const EXPECTED: &'static str = "both, post-quantum or classic";
+    fn read(raw: &Raw) -> Option<Self> {
+        let text = raw.text()?;
+        [Self::Both, Self::PostQuantum, Self::Classic].into_iter().find(|keys| name_of(*keys) == text)
+    }
+    fn literal(&self) -> String {
+        quoted(name_of(*self))
+    }
+}
+
+/// The name of these kinds of keys.
+pub const fn name_of(keys: Keys) -> &'static str {
+    match keys {
+        Keys::Both => "both",
+        Keys::PostQuantum => "post-quantum",
+        Keys::Classic => "classic",
     }
 }
 

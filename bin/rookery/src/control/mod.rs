@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! {"ask":"status"}                                  -> {"ok":{...}}
-//! {"ask":"peer_why","address":"192.0.2.7:12038"}    -> {"ok":{...}}
+//! {"ask":"peer_why","address":"192.0.2.7:12038"}    -> {"ok":[{...}]}
 //! anything else                                     -> {"error":"..."}
 //! ```
 //!
@@ -50,11 +50,13 @@ pub enum Question {
     Status,
     /// A list of [`PeerRow`](crate::node::view::PeerRow).
     Peers,
-    /// [`PeerWhy`](crate::node::view::PeerWhy), or null.
+    /// A list of [`PeerWhy`](crate::node::view::PeerWhy), empty when the address was never met.
     PeerWhy {
-        /// The peer.
+        /// The peer; port 0: every port.
         address: SocketAddr,
     },
+    /// A list of [`BanRow`](crate::node::view::BanRow).
+    Bans,
     /// [`ChainView`](crate::node::view::ChainView).
     Chain,
     /// [`NodeWhy`](crate::node::view::NodeWhy).

@@ -126,7 +126,11 @@ async fn answer(question: Question, front: &Front) -> String {
         Question::Status => ok(front.view(node.status()).await.map(|status| front.status(status))),
         Question::Peers => ok(front.view(node.peers()).await),
         Question::PeerWhy { address } => ok(front.view(node.peer_why(address)).await),
-        Question::Chain => ok(front.view(node.chain()).await),
+        Question::Bans => ok(front.view(node.bans()).await),
+        Question::Chain => match front.view(node.chain()).await {
+            Some(None) => error(&format!("{} has no chain", front.config.network)),
+            chain => ok(chain.flatten()),
+        },
         Question::Why => ok(front.view(node.why()).await),
     }
 }

@@ -1,26 +1,25 @@
 //! The views as text for people.
 
-use crate::node::view::{ChainView, HopState, NodeWhy, PeerRow, PeerWhy, ProbeAnswer, Status};
+use crate::node::view::{
+    BanRow, ChainGlance, ChainView, HopState, NodeStatus, NodeWhy, OverlayGlance, PeerRow, PeerWhy,
+    ProbeAnswer, Status,
+};
 use crate::output::{Align, Paint, bytes, fields, printable, seconds, table};
 
 /// A node's state at a glance.
 pub fn status(status: &Status, paint: &Paint) -> String {
-    let (node, progress) = (&status.node, &status.node.progress);
-    let state = if progress.peers == 0 {
-        paint.bad("no peers")
-    } else if progress.at_tip {
-        paint.good("at the tip")
-    } else if progress.target <= progress.height {
-        paint.warn("asking peers whether there is more")
-    } else {
-        paint.warn(&format!("syncing to {}", progress.target))
-    };
-    let mut rows = vec![
-        ("network", node.network.clone()),
-        ("state", state),
-        ("height", format!("{} ({} stored)", progress.height, node.stored_height)),
-        ("tip", progress.tip.clone()),
-        ("tip age", seconds(node.tip_age_seconds)),
+    let node = &status.node;
+    let mut rows = vec![("network", node.network.clone())];
+    if let Some(fault) = &node.store_fault {
+        rows.push(("store", paint.bad(fault)));
+    }
+    if let Some(chain) = &node.chain {
+        rows.extend(chain_rows(node, chain, *paint));
+    }
+    if let Some(overlay) = &node.overlay {
+        rows.extend(overlay_rows(node, overlay, *paint));
+    }
+    rows.extend([
         ("peers", format!("{} out, {} in, {} dialling", node.outbound, node.inbound, node.dialing)),
         ("addresses", format!("{} known, {} banned", node.known_addresses, node.banned)),
         ("traffic", format!("{} in, {} out", bytes(node.received_bytes), bytes(node.sent_bytes))),
@@ -33,11 +32,41 @@ pub fn status(status: &Status, paint: &Paint) -> String {
         ("up", seconds(status.uptime_seconds)),
         ("process", format!("{} (rookery {})", status.pid, status.version)),
         ("data", status.data_dir.clone()),
-    ];
-    if let Some(fault) = &node.store_fault {
-        rows.insert(2, ("store", paint.bad(fault)));
-    }
+    ]);
     fields(*paint, &rows)
+}
+
+type Rows = Vec<(&'static str, String)>;
+
+fn chain_rows(node: &NodeStatus, chain: &ChainGlance, paint: Paint) -> Rows {
+    let state = if node.peers == 0 {
+        paint.bad("no peers")
+    } else if chain.at_tip {
+        paint.good("at the tip")
+    } else if chain.target <= chain.height {
+        paint.warn("asking peers whether there is more")
+    } else {
+        paint.warn(&format!("syncing to {}", chain.target))
+    };
+    vec![
+        ("state", state),
+        ("height", format!("{} ({} stored)", chain.height, chain.stored_height)),
+        ("tip", chain.tip.clone()),
+        ("tip age", seconds(chain.tip_age_seconds)),
+    ]
+}
+
+fn overlay_rows(node: &NodeStatus, overlay: &OverlayGlance, paint: Paint) -> Rows {
+    let state = if node.peers == 0 { paint.bad("no peers") } else { paint.good("connected") };
+    let topic = if overlay.topic.is_empty() { "none".to_owned() } else { overlay.topic.clone() };
+    vec![
+        ("state", state),
+        ("overlay", overlay.overlay.clone()),
+        ("peer id", overlay.peer_id.clone()),
+        ("keys", overlay.keys.clone()),
+        ("topic", topic),
+        ("records", format!("{} known, {} confirmed", overlay.known_records, overlay.confirmed_records)),
+    ]
 }
 
 /// The sessions.
@@ -45,10 +74,12 @@ pub fn peers(peers: &[PeerRow], paint: &Paint) -> String {
     if peers.is_empty() {
         return "no peers; `rookery why` says what the node waits for\n".to_owned();
     }
-    let columns = [
-        ("address", Align::Left),
-        ("dir", Align::Left),
-        ("height", Align::Right),
+    // What no peer has, its network does not: such a column is left out.
+    let (heights, ids) =
+        (peers.iter().any(|p| p.height.is_some()), peers.iter().any(|p| p.peer_id.is_some()));
+    let mut columns = vec![("address", Align::Left), ("dir", Align::Left)];
+    columns.extend(heights.then_some(("height", Align::Right)));
+    columns.extend([
         ("ping", Align::Right),
         ("up", Align::Right),
         ("in", Align::Right),
@@ -56,24 +87,52 @@ pub fn peers(peers: &[PeerRow], paint: &Paint) -> String {
         ("open", Align::Right),
         ("score", Align::Right),
         ("agent", Align::Left),
-        ("", Align::Left),
-    ];
+    ]);
+    columns.extend(ids.then_some(("peer id", Align::Left)));
+    columns.push(("", Align::Left));
     let row = |peer: &PeerRow| {
-        vec![
-            peer.address.clone(),
-            peer.direction.clone(),
-            peer.height.to_string(),
-            peer.ping_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms")),
+        let mut cells = vec![peer.address.clone(), peer.direction.clone()];
+        cells
+            .extend(heights.then(|| peer.height.map_or_else(|| "-".to_owned(), |height| height.to_string())));
+        cells.extend([
+            peer.ping_ms.map_or_else(|| "-".to_owned(), ping),
             seconds(peer.connected_seconds),
             bytes(peer.received_bytes),
             bytes(peer.sent_bytes),
             peer.in_flight.to_string(),
             peer.score.to_string(),
             printable(&peer.agent),
-            peer.parked.as_ref().map_or_else(String::new, |why| format!("parked: {why}")),
-        ]
+        ]);
+        cells.extend(ids.then(|| peer.peer_id.as_deref().map_or("-", short).to_owned()));
+        cells.push(peer.parked.as_ref().map_or_else(String::new, |why| format!("parked: {why}")));
+        cells
     };
     table(*paint, &columns, &peers.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Digits of a peer id that tell the peers of a node apart at a glance; `--json` has all.
+const SHORT: usize = 16;
+
+/// The beginning of a peer id.
+pub fn short(id: &str) -> &str {
+    id.get(..SHORT).unwrap_or(id)
+}
+
+fn ping(ms: f64) -> String {
+    if ms < 10.0 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
+}
+
+/// The addresses that are refused.
+pub fn bans(bans: &[BanRow], paint: &Paint) -> String {
+    if bans.is_empty() {
+        return "no address is banned\n".to_owned();
+    }
+    let columns = [("address", Align::Left), ("left", Align::Right), ("why", Align::Left)];
+    let row = |ban: &BanRow| {
+        let reason = ban.reason.as_deref().map_or_else(|| "not remembered any more".to_owned(), printable);
+        vec![ban.address.clone(), seconds(ban.seconds_left), reason]
+    };
+    table(*paint, &columns, &bans.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Why a peer is treated as it is.
@@ -167,24 +226,34 @@ fn plain(value: &serde_json::Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::view::{Hop, LedgerFact, NodeStatus, Progress};
+    use crate::node::view::{Hop, LedgerFact};
 
     const PLAIN: Paint = Paint { on: false };
 
     #[test]
     fn the_glance_names_the_state_and_a_fault_of_the_store() {
+        let chain = ChainGlance { height: 5, target: 9, ..ChainGlance::default() };
         let mut given = Status {
-            node: NodeStatus {
-                progress: Progress { height: 5, target: 9, peers: 1, ..Progress::default() },
-                ..NodeStatus::default()
-            },
+            node: NodeStatus { peers: 1, chain: Some(chain.clone()), ..NodeStatus::default() },
             ..Status::default()
         };
         assert!(status(&given, &PLAIN).contains("syncing to 9"));
-        given.node.progress.at_tip = true;
+        given.node.chain = Some(ChainGlance { at_tip: true, ..chain });
         given.node.store_fault = Some("disk full".into());
         let text = status(&given, &PLAIN);
         assert!(text.contains("at the tip") && text.contains("disk full"), "{text}");
+    }
+
+    #[test]
+    fn an_overlay_s_glance_shows_who_it_is_and_no_chain() {
+        let overlay = OverlayGlance { peer_id: "ab".repeat(32), ..OverlayGlance::default() };
+        let node = NodeStatus { peers: 1, overlay: Some(overlay), ..NodeStatus::default() };
+        let text = status(&Status { node, ..Status::default() }, &PLAIN);
+        assert!(text.contains(&"ab".repeat(32)) && text.contains("connected"), "{text}");
+        assert!(!text.contains("height") && !text.contains("tip"), "{text}");
+        let row = PeerRow { peer_id: Some("cd".repeat(32)), ..PeerRow::default() };
+        let text = peers(&[row], &PLAIN);
+        assert!(text.contains(&"cd".repeat(8)) && !text.contains("height"), "{text}");
     }
 
     #[test]

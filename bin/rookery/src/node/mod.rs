@@ -18,12 +18,17 @@ pub mod view;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use rookery_overlay::services::gossip::Delivery;
 use rookery_runtime::{BoxFuture, Env};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::exit::Report;
-use view::{ChainView, NodeStatus, NodeWhy, PeerRow, PeerWhy, ProbeAnswer, Progress, Scenario, Simulated};
+use view::{
+    BanRow, ChainView, Identity, NodeStatus, NodeWhy, PeerRow, PeerWhy, ProbeAnswer, Progress, Scenario,
+    Simulated,
+};
 
 /// A running node.
 pub trait Node: Send + Sync {
@@ -33,12 +38,26 @@ pub trait Node: Send + Sync {
     fn status(&self) -> BoxFuture<'_, NodeStatus>;
     /// Its sessions, oldest first.
     fn peers(&self) -> BoxFuture<'_, Vec<PeerRow>>;
-    /// What shaped a peer's fate, connected or not; `None` when the address was never met.
-    fn peer_why(&self, peer: SocketAddr) -> BoxFuture<'_, Option<PeerWhy>>;
-    /// Its chain.
-    fn chain(&self) -> BoxFuture<'_, ChainView>;
+    /// What shaped a peer's fate, connected or not; port 0 asks for every port. Empty when the address was never met.
+    fn peer_why(&self, peer: SocketAddr) -> BoxFuture<'_, Vec<PeerWhy>>;
+    /// The addresses that it refuses.
+    fn bans(&self) -> BoxFuture<'_, Vec<BanRow>>;
+    /// Its chain, where its network has one.
+    fn chain(&self) -> BoxFuture<'_, Option<ChainView>>;
     /// What its progress waits for, hop by hop.
     fn why(&self) -> BoxFuture<'_, NodeWhy>;
+    /// What is published in its network, where anything is.
+    fn topics(&self) -> Option<&dyn Topics> {
+        None
+    }
+}
+
+/// What is published in a network of topics.
+pub trait Topics: Send + Sync {
+    /// Gets what others publish under a topic from now on, and what they have lately.
+    fn subscribe<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<mpsc::Receiver<Delivery>, Report>>;
+    /// Publishes under a topic; on failure says why not.
+    fn publish<'a>(&'a self, topic: &'a str, payload: Bytes) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// A network of nodes in this process, on loopback, for `demo`.
@@ -79,6 +98,11 @@ pub struct Probe {
 pub trait Machinery: Send + Sync {
     /// Starts a node in `env.scope`. The data directory exists and is locked by the caller.
     fn start<'a>(&'a self, env: &'a Env, config: &'a Config) -> BoxFuture<'a, Result<Arc<dyn Node>, Report>>;
+    /// Who the node of this configuration is, from what is kept; makes nothing.
+    fn identity(&self, config: &Config) -> Result<Identity, Report>;
+    /// Starts this many overlay nodes in `env.scope`, which are told of the first one and of nobody else.
+    fn meeting<'a>(&'a self, env: &'a Env, nodes: usize)
+    -> BoxFuture<'a, Result<Vec<Arc<dyn Node>>, Report>>;
     /// Starts a network for the demo in `env.scope`; its miner goes to `headers`, then makes a block every second
     /// once the late node has joined.
     fn demo<'a>(&'a self, env: &'a Env, headers: u32) -> BoxFuture<'a, Result<Box<dyn DemoNetwork>, Report>>;

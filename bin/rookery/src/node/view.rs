@@ -25,18 +25,76 @@ pub struct Progress {
     pub at_tip: bool,
 }
 
+/// A chain at a glance.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ChainGlance {
+    /// Height of the best header.
+    pub height: u32,
+    /// Its hash.
+    pub tip: String,
+    /// The best height that a connected peer claims, or the own one when that is higher.
+    pub target: u32,
+    /// Headers accepted since the start.
+    pub headers: u64,
+    /// Whether nothing that a connected peer has is missing.
+    pub at_tip: bool,
+    /// Height of the last header that is durably stored.
+    pub stored_height: u32,
+    /// Seconds since the time stated in the best header.
+    pub tip_age_seconds: u64,
+}
+
+impl ChainGlance {
+    /// The part that progress shows.
+    pub fn of(progress: &Progress) -> Self {
+        let Progress { height, tip, target, headers, at_tip, .. } = progress.clone();
+        Self { height, tip, target, headers, at_tip, stored_height: 0, tip_age_seconds: 0 }
+    }
+}
+
+/// A node's place in an overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OverlayGlance {
+    /// The overlay's name.
+    pub overlay: String,
+    /// Who this node is to its peers.
+    pub peer_id: String,
+    /// The kinds of its keys.
+    pub keys: String,
+    /// The topic that it is subscribed to; empty: none.
+    pub topic: String,
+    /// Records of other nodes.
+    pub known_records: u64,
+    /// Those of them whose owners have been met.
+    pub confirmed_records: u64,
+}
+
+/// Who a node is to its peers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The network.
+    pub network: String,
+    /// The overlay's name.
+    pub overlay: String,
+    /// The peer id.
+    pub peer_id: String,
+    /// The kinds of its keys.
+    pub keys: String,
+}
+
 /// The node's own part of [`Status`].
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// The network's name.
     pub network: String,
-    /// How far it is.
+    /// Established sessions.
+    pub peers: u32,
+    /// Its chain, where the network has one.
     #[serde(flatten)]
-    pub progress: Progress,
-    /// Height of the last header that is durably stored.
-    pub stored_height: u32,
-    /// Seconds since the time stated in the best header.
-    pub tip_age_seconds: u64,
+    pub chain: Option<ChainGlance>,
+    /// Its place in the overlay, where the network is one.
+    #[serde(flatten)]
+    pub overlay: Option<OverlayGlance>,
     /// Sessions that others opened.
     pub inbound: u32,
     /// Sessions that this node opened.
@@ -83,12 +141,16 @@ pub struct Status {
 pub struct PeerRow {
     /// Its address.
     pub address: String,
+    /// Its proven identity, in networks where peers prove one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_id: Option<String>,
     /// `in` or `out`.
     pub direction: String,
     /// What it says it runs.
     pub agent: String,
-    /// The best height it has claimed or shown.
-    pub height: u32,
+    /// The best height it has claimed or shown, in networks with a chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
     /// Last round-trip time in milliseconds.
     pub ping_ms: Option<f64>,
     /// Seconds since the session was established.
@@ -116,6 +178,17 @@ pub struct LedgerFact {
     pub evidence: String,
     /// How the score changed.
     pub score_change: i64,
+}
+
+/// An address that is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BanRow {
+    /// The address, whatever the port.
+    pub address: String,
+    /// Seconds until it is let in again.
+    pub seconds_left: u64,
+    /// What it did, while that is remembered.
+    pub reason: Option<String>,
 }
 
 /// Why a peer is treated as it is.
@@ -286,6 +359,25 @@ pub struct DemoSummary {
     pub peak_rss_bytes: u64,
 }
 
+/// What the overlay's `demo` ends with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeetingSummary {
+    /// The network.
+    pub network: String,
+    /// Nodes, the bootstrap node included.
+    pub nodes: usize,
+    /// Seconds until each was connected to every other.
+    pub connected_seconds: f64,
+    /// Nodes that got what one of them published.
+    pub delivered: usize,
+    /// Milliseconds until the last of them had it.
+    pub delivered_ms: f64,
+    /// CPU seconds of the whole process.
+    pub cpu_seconds: f64,
+    /// Most memory that was resident at one time, all nodes together.
+    pub peak_rss_bytes: u64,
+}
+
 /// One check of readiness.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
@@ -300,33 +392,35 @@ pub struct Check {
 impl NodeStatus {
     /// Whether the node is of use to others, check by check.
     pub fn readiness(&self, ready: &Ready) -> Vec<Check> {
-        let progress = &self.progress;
-        let lag = progress.target.saturating_sub(progress.height);
-        let mut checks = vec![
-            Check {
-                name: "peers",
-                ok: progress.peers >= ready.min_peers,
-                detail: format!("{} connected, {} asked for", progress.peers, ready.min_peers),
-            },
-            Check {
+        let mut checks = vec![Check {
+            name: "peers",
+            ok: self.peers >= ready.min_peers,
+            detail: format!("{} connected, {} asked for", self.peers, ready.min_peers),
+        }];
+        if let Some(chain) = &self.chain {
+            let lag = chain.target.saturating_sub(chain.height);
+            checks.push(Check {
                 name: "lag",
                 ok: lag <= ready.max_lag,
-                detail: format!("{lag} blocks behind {}, {} allowed", progress.target, ready.max_lag),
-            },
-        ];
-        if let Some(most) = ready.max_tip_age {
-            let age = std::time::Duration::from_secs(self.tip_age_seconds);
+                detail: format!("{lag} blocks behind {}, {} allowed", chain.target, ready.max_lag),
+            });
+            if let Some(most) = ready.max_tip_age {
+                let age = std::time::Duration::from_secs(chain.tip_age_seconds);
+                checks.push(Check {
+                    name: "tip-age",
+                    ok: age <= most,
+                    detail: format!("{} old, {} allowed", show_duration(age), show_duration(most)),
+                });
+            }
+        }
+        // Without a chain there is no store; a fault is told all the same.
+        if self.chain.is_some() || self.store_fault.is_some() {
             checks.push(Check {
-                name: "tip-age",
-                ok: age <= most,
-                detail: format!("{} old, {} allowed", show_duration(age), show_duration(most)),
+                name: "store",
+                ok: self.store_fault.is_none(),
+                detail: self.store_fault.clone().unwrap_or_else(|| "writable".to_owned()),
             });
         }
-        checks.push(Check {
-            name: "store",
-            ok: self.store_fault.is_none(),
-            detail: self.store_fault.clone().unwrap_or_else(|| "writable".to_owned()),
-        });
         checks
     }
 }
@@ -339,23 +433,33 @@ mod tests {
     #[test]
     fn each_check_fails_by_its_own_fact() {
         let ready = Ready { min_peers: 2, max_lag: 1, max_tip_age: Some(Duration::from_secs(60)) };
-        let good = NodeStatus {
-            progress: Progress { height: 9, target: 10, peers: 2, ..Progress::default() },
-            tip_age_seconds: 60,
-            ..NodeStatus::default()
-        };
+        let chain = ChainGlance { height: 9, target: 10, tip_age_seconds: 60, ..ChainGlance::default() };
+        let good = NodeStatus { peers: 2, chain: Some(chain), ..NodeStatus::default() };
         let failing = |status: &NodeStatus| -> Vec<&str> {
             status.readiness(&ready).iter().filter(|check| !check.ok).map(|check| check.name).collect()
         };
         assert!(failing(&good).is_empty());
-        let with = |change: fn(&mut NodeStatus)| {
-            let mut status = good.clone();
-            change(&mut status);
-            status
+        let with = |change: fn(&mut NodeStatus, &mut ChainGlance)| {
+            let (mut status, mut chain) = (good.clone(), good.chain.clone().unwrap());
+            change(&mut status, &mut chain);
+            NodeStatus { chain: Some(chain), ..status }
         };
-        assert_eq!(failing(&with(|s| s.progress.peers = 1)), ["peers"]);
-        assert_eq!(failing(&with(|s| s.progress.height = 8)), ["lag"]);
-        assert_eq!(failing(&with(|s| s.tip_age_seconds = 61)), ["tip-age"]);
-        assert_eq!(failing(&with(|s| s.store_fault = Some("disk full".into()))), ["store"]);
+        assert_eq!(failing(&with(|s, _| s.peers = 1)), ["peers"]);
+        assert_eq!(failing(&with(|_, c| c.height = 8)), ["lag"]);
+        assert_eq!(failing(&with(|_, c| c.tip_age_seconds = 61)), ["tip-age"]);
+        assert_eq!(failing(&with(|s, _| s.store_fault = Some("disk full".into()))), ["store"]);
+        let overlay = NodeStatus { peers: 2, ..NodeStatus::default() };
+        assert!(failing(&overlay).is_empty(), "what has no chain is not behind");
+    }
+
+    #[test]
+    fn what_a_network_does_not_have_is_left_out_and_comes_back_as_missing() {
+        let chain = NodeStatus { chain: Some(ChainGlance::default()), ..NodeStatus::default() };
+        let overlay = NodeStatus { overlay: Some(OverlayGlance::default()), ..NodeStatus::default() };
+        for (status, has, has_not) in [(&chain, "height", "peer_id"), (&overlay, "peer_id", "height")] {
+            let value = serde_json::to_value(status).unwrap();
+            assert!(value.get(has).is_some() && value.get(has_not).is_none(), "{value}");
+            assert_eq!(&serde_json::from_value::<NodeStatus>(value).unwrap(), status);
+        }
     }
 }

@@ -1,19 +1,18 @@
-//! Handshake nodes behind the front's seam.
+//! Nodes behind the front's seam, one folder per kind of network.
 //!
-//! | file | what it holds |
+//! | module | what it holds |
 //! |---|---|
-//! | `node` | a node as the front sees it, and how one is started from a configuration |
-//! | `views` | from what the engine and the header sync tell to what is shown |
-//! | `demo` | a network of nodes in this process |
-//! | `probe` | one question to one peer, without a node |
+//! | `handshake`, `overlay` | nodes of these networks as the front sees them |
+//! | `engine` | what the engine of either tells: sessions, dials, arrivals, bans |
+//! | `resolve` | names and addresses that users give |
 //! | `simulate` | the simulation's scenarios |
 
-mod demo;
-mod node;
-mod probe;
+mod engine;
+mod handshake;
+mod overlay;
+mod resolve;
 #[cfg(feature = "sim")]
 mod simulate;
-mod views;
 
 use std::sync::Arc;
 
@@ -21,30 +20,44 @@ use rookery_runtime::{BoxFuture, Env};
 
 use crate::config::Config;
 use crate::exit::Report;
-use crate::node::view::{ProbeAnswer, Scenario, Simulated};
+use crate::node::view::{Identity, ProbeAnswer, Scenario, Simulated};
 use crate::node::{DemoNetwork, Machinery, Node, Probe};
 
-/// The Handshake machinery.
+/// The machinery of every network.
 #[derive(Debug, Clone, Copy)]
 pub struct Plugged;
 
 impl Machinery for Plugged {
     fn start<'a>(&'a self, env: &'a Env, config: &'a Config) -> BoxFuture<'a, Result<Arc<dyn Node>, Report>> {
         Box::pin(async move {
-            let node = node::start(env, config).await?;
-            Ok(Arc::new(node) as Arc<dyn Node>)
+            Ok(match config.network.handshake() {
+                Some(params) => Arc::new(handshake::start(env, config, params).await?) as Arc<dyn Node>,
+                None => Arc::new(overlay::start(env, config).await?) as Arc<dyn Node>,
+            })
         })
+    }
+
+    fn identity(&self, config: &Config) -> Result<Identity, Report> {
+        overlay::identity(config)
     }
 
     fn demo<'a>(&'a self, env: &'a Env, headers: u32) -> BoxFuture<'a, Result<Box<dyn DemoNetwork>, Report>> {
         Box::pin(async move {
-            let demo = demo::Demo::start(env, headers).await?;
+            let demo = handshake::Demo::start(env, headers).await?;
             Ok(Box::new(demo) as Box<dyn DemoNetwork>)
         })
     }
 
+    fn meeting<'a>(
+        &'a self,
+        env: &'a Env,
+        nodes: usize,
+    ) -> BoxFuture<'a, Result<Vec<Arc<dyn Node>>, Report>> {
+        Box::pin(overlay::meeting(env, nodes))
+    }
+
     fn probe<'a>(&'a self, env: &'a Env, probe: &'a Probe) -> BoxFuture<'a, Result<ProbeAnswer, Report>> {
-        Box::pin(probe::probe(env, probe))
+        Box::pin(handshake::probe(env, probe))
     }
 
     #[cfg(feature = "sim")]

@@ -56,8 +56,10 @@ async fn every_question_has_its_answer() {
     assert_eq!(say(&path, b"{\"ask\":\"chain\"}\n").await["ok"]["height"], 7);
     assert_eq!(say(&path, b"{\"ask\":\"why\"}\n").await["ok"]["hops"][0]["state"], "waiting");
     let why = |address: &str| format!("{{\"ask\":\"peer_why\",\"address\":\"{address}\"}}\n");
-    assert_eq!(say(&path, why(KNOWN).as_bytes()).await["ok"]["address"], KNOWN);
-    assert_eq!(say(&path, why("192.0.2.8:1").as_bytes()).await["ok"], Value::Null);
+    assert_eq!(say(&path, why(KNOWN).as_bytes()).await["ok"][0]["address"], KNOWN);
+    assert_eq!(say(&path, why("192.0.2.7:0").as_bytes()).await["ok"][1]["address"], "192.0.2.7");
+    assert_eq!(say(&path, why("192.0.2.8:1").as_bytes()).await["ok"], serde_json::json!([]));
+    assert_eq!(say(&path, b"{\"ask\":\"bans\"}\n").await["ok"][0]["reason"], "a forged record");
 }
 
 #[tokio::test]

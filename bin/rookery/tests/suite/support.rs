@@ -10,8 +10,8 @@ use rookery::exit::Report;
 use rookery::front::Front;
 use rookery::network::Network;
 use rookery::node::view::{
-    ChainView, Hop, HopState, NodeStatus, NodeWhy, PeerRow, PeerWhy, ProbeAnswer, Progress, Scenario,
-    Simulated,
+    BanRow, ChainGlance, ChainView, Hop, HopState, Identity, NodeStatus, NodeWhy, PeerRow, PeerWhy,
+    ProbeAnswer, Progress, Scenario, Simulated,
 };
 use rookery::node::{DemoNetwork, Machinery, Node, Probe};
 use rookery_runtime::{BoxFuture, Env};
@@ -46,17 +46,28 @@ impl Node for Fake {
     }
     fn status(&self) -> BoxFuture<'_, NodeStatus> {
         let progress = self.progress.borrow().clone();
-        self.view(NodeStatus { network: "handshake-regtest".into(), progress, ..NodeStatus::default() })
+        let (peers, chain) = (progress.peers, Some(ChainGlance::of(&progress)));
+        let network = "handshake-regtest".into();
+        self.view(NodeStatus { network, peers, chain, ..NodeStatus::default() })
     }
     fn peers(&self) -> BoxFuture<'_, Vec<PeerRow>> {
         self.view(vec![PeerRow { address: KNOWN.into(), direction: "out".into(), ..PeerRow::default() }])
     }
-    fn peer_why(&self, peer: SocketAddr) -> BoxFuture<'_, Option<PeerWhy>> {
-        let known = peer.to_string() == KNOWN;
-        self.view(known.then(|| PeerWhy { address: KNOWN.into(), ..PeerWhy::default() }))
+    fn peer_why(&self, peer: SocketAddr) -> BoxFuture<'_, Vec<PeerWhy>> {
+        let known: SocketAddr = KNOWN.parse().unwrap();
+        let row = |address: &str| PeerWhy { address: address.into(), ..PeerWhy::default() };
+        self.view(match peer {
+            peer if peer == known => vec![row(KNOWN)],
+            peer if peer.ip() == known.ip() && peer.port() == 0 => vec![row(KNOWN), row("192.0.2.7")],
+            _ => Vec::new(),
+        })
     }
-    fn chain(&self) -> BoxFuture<'_, ChainView> {
-        self.view(ChainView { height: self.progress.borrow().height, ..ChainView::default() })
+    fn bans(&self) -> BoxFuture<'_, Vec<BanRow>> {
+        let reason = Some("a forged record".into());
+        self.view(vec![BanRow { address: "192.0.2.9".into(), seconds_left: 61, reason }])
+    }
+    fn chain(&self) -> BoxFuture<'_, Option<ChainView>> {
+        self.view(Some(ChainView { height: self.progress.borrow().height, ..ChainView::default() }))
     }
     fn why(&self) -> BoxFuture<'_, NodeWhy> {
         let hop = Hop { hop: "dial".into(), state: HopState::Waiting, detail: "for a peer".into() };
@@ -86,6 +97,12 @@ impl Machinery for FakeMachinery {
         }
         let node: Arc<dyn Node> = Arc::new(Fake::new(self.progress.clone()));
         Box::pin(async { Ok(node) })
+    }
+    fn identity(&self, _: &Config) -> Result<Identity, Report> {
+        Err(Report::bug("a made-up node is nobody"))
+    }
+    fn meeting<'a>(&'a self, _: &'a Env, _: usize) -> BoxFuture<'a, Result<Vec<Arc<dyn Node>>, Report>> {
+        Box::pin(async { Err(Report::bug("made-up nodes meet nobody")) })
     }
     fn demo<'a>(&'a self, env: &'a Env, headers: u32) -> BoxFuture<'a, Result<Box<dyn DemoNetwork>, Report>> {
         let demo: Box<dyn DemoNetwork> = Box::new(FakeDemo { env: env.clone(), headers });

@@ -17,10 +17,10 @@ use serde_json::json;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::node::resolve;
 use crate::exit::{Exit, Report};
 use crate::node::view::ProbeAnswer;
 use crate::node::{Probe, Question};
+use crate::plug::resolve::resolve;
 
 /// For a connection, and for the answer: hsd's own deadline for each step.
 const STEP: Duration = Duration::from_secs(5);
@@ -30,8 +30,11 @@ const ANSWER: Duration = Duration::from_secs(15);
 /// handshake.
 const OTHERS: usize = 64;
 
-pub(super) async fn probe(env: &Env, probe: &Probe) -> Result<ProbeAnswer, Report> {
-    let params = probe.network.params();
+pub(in crate::plug) async fn probe(env: &Env, probe: &Probe) -> Result<ProbeAnswer, Report> {
+    let Some(params) = probe.network.handshake() else {
+        return Err(Report::usage(format!("{} cannot be probed yet", probe.network))
+            .hint("join it (rookery run) and look at the peer: rookery peers ADDRESS why"));
+    };
     let address = if probe.address.parse::<std::net::IpAddr>().is_ok() || !probe.address.contains(':') {
         format!("{}:{}", probe.address, params.port)
     } else {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rookery_engine::Limits;
 use rookery_handshake::miner::{MineError, Miner};
 use rookery_handshake::params::REGTEST;
 use rookery_runtime::{BoxFuture, Env, OnPanic, RngSource};
@@ -22,7 +23,7 @@ const PACE: Duration = Duration::from_secs(1);
 /// Nodes between the miner and the late one, so that it has several to sync from.
 const RELAYS: usize = 2;
 
-pub(super) struct Demo {
+pub(in crate::plug) struct Demo {
     env: Env,
     miner: Plug,
     relays: Vec<Plug>,
@@ -88,7 +89,7 @@ async fn start(
     let env = Env { metrics: Arc::default(), rng: RngSource::system(), ..own };
     let started = node::open(&env, directory.path(), node::loopback(&REGTEST, named)).await?;
     directories.push(directory);
-    Ok(Plug::new(started))
+    Ok(Plug::new(started, Limits::LOCAL))
 }
 
 impl DemoNetwork for Demo {

@@ -21,7 +21,9 @@ use super::views;
 use crate::config::Config;
 use crate::exit::{Exit, Report};
 use crate::node::Node;
-use crate::node::view::{ChainView, NodeStatus, NodeWhy, PeerRow, PeerWhy, Progress};
+use crate::node::view::{BanRow, ChainView, NodeStatus, NodeWhy, PeerRow, PeerWhy, Progress};
+use crate::plug::engine;
+use crate::plug::resolve::resolve_all;
 
 /// Bytes of messages that the process may hold for peers. A headers node needs one message of half a megabyte per
 /// peer that is asked; this is thirty times what eight such peers need, and half of what the whole node may take.
@@ -30,14 +32,15 @@ const PROCESS_BYTES: usize = 32 << 20;
 const STORE: &str = "headers.redb";
 
 /// A running node.
-pub(super) struct Plug {
+pub(in crate::plug) struct Plug {
     pub node: HandshakeNode,
+    limits: Limits,
     progress: watch::Receiver<Progress>,
 }
 
 impl Plug {
     /// Follows a node's chain for the front.
-    pub fn new(node: HandshakeNode) -> Self {
+    pub fn new(node: HandshakeNode, limits: Limits) -> Self {
         let mut status = node.headers.watch();
         let first = views::progress(&status.borrow());
         let (tell, progress) = watch::channel(first);
@@ -49,7 +52,7 @@ impl Plug {
             // The last value stays readable for as long as the node's scope lives.
             std::future::pending().await
         });
-        Self { node, progress }
+        Self { node, limits, progress }
     }
 }
 
@@ -63,19 +66,23 @@ impl Node for Plug {
     }
 
     fn peers(&self) -> BoxFuture<'_, Vec<PeerRow>> {
-        Box::pin(async { self.node.engine.peers().await.iter().map(views::peer_row).collect() })
+        Box::pin(views::peers(&self.node))
     }
 
-    fn peer_why(&self, peer: SocketAddr) -> BoxFuture<'_, Option<PeerWhy>> {
-        Box::pin(views::peer_why(&self.node, peer))
+    fn peer_why(&self, peer: SocketAddr) -> BoxFuture<'_, Vec<PeerWhy>> {
+        Box::pin(engine::peer_why(&self.node.env, &self.node.engine, peer))
     }
 
-    fn chain(&self) -> BoxFuture<'_, ChainView> {
-        Box::pin(views::chain(&self.node))
+    fn bans(&self) -> BoxFuture<'_, Vec<BanRow>> {
+        Box::pin(engine::bans(&self.node.engine))
+    }
+
+    fn chain(&self) -> BoxFuture<'_, Option<ChainView>> {
+        Box::pin(async { Some(views::chain(&self.node).await) })
     }
 
     fn why(&self) -> BoxFuture<'_, NodeWhy> {
-        Box::pin(views::why(&self.node))
+        Box::pin(views::why(&self.node, &self.limits))
     }
 }
 
@@ -98,13 +105,13 @@ impl Resolve for SystemResolver {
 }
 
 /// Starts a node as configured.
-pub(super) async fn start(env: &Env, config: &Config) -> Result<Plug, Report> {
-    let params = config.network.params();
+pub(in crate::plug) async fn start(
+    env: &Env,
+    config: &Config,
+    params: &'static Params,
+) -> Result<Plug, Report> {
     let peers = config.named_peers();
-    let mut named = Vec::new();
-    for peer in &peers.named {
-        named.push(resolve(peer).await?);
-    }
+    let named = resolve_all(&peers.named).await?;
     let usual = NodeConfig::new(params);
     let mut limits = usual.limits;
     limits.sessions.inbound = config.max_inbound as usize;
@@ -127,7 +134,7 @@ pub(super) async fn start(env: &Env, config: &Config) -> Result<Plug, Report> {
     if let Some(why) = &node.book_lost {
         tracing::warn!(target: "rookery", "the address book was begun anew: {why}");
     }
-    Ok(Plug::new(node))
+    Ok(Plug::new(node, limits))
 }
 
 /// The trusted headers in a file: height of the first, work below it, raw headers.
@@ -164,16 +171,6 @@ pub(super) fn loopback(params: &'static Params, named: Vec<SocketAddr>) -> NodeC
         limits: Limits::LOCAL,
         ..NodeConfig::new(params)
     }
-}
-
-/// The first address of `host:port`.
-pub(super) async fn resolve(peer: &str) -> Result<SocketAddr, Report> {
-    let unknown = |why: String| {
-        Report::usage(format!("cannot resolve {peer}: {why}"))
-            .hint("give an IP address, or check the name and the resolver")
-    };
-    let mut found = tokio::net::lookup_host(peer).await.map_err(|error| unknown(error.to_string()))?;
-    found.next().ok_or_else(|| unknown("the name has no address".into()))
 }
 
 fn store_report(error: &StoreError) -> Report {
