@@ -46,7 +46,7 @@ impl Datagrams for HostDatagrams {
     fn bind(&self, at: SocketAddr) -> io::Result<Bound> {
         let socket = self.socket(at)?;
         let receive_buffer = Some(socket.receive_buffer());
-        Ok(Bound { socket: Arc::new(socket), receive_buffer })
+        Ok(Bound { socket: Arc::new(socket), receive_buffer, receiver: None })
     }
 }
 

@@ -6,6 +6,7 @@ mod crowd;
 mod echo;
 mod forks;
 mod hostile;
+pub mod overlay;
 mod pipes;
 mod rogues;
 mod sync;
@@ -41,14 +42,20 @@ const MIXED: [Scenario; 15] = [
     echo::SCENARIO,
 ];
 
-const COUNT: usize = MIXED.len() + rogues::ALL.len();
+const GROUPS: [&[Scenario]; 3] = [&MIXED, &overlay::ALL, &rogues::ALL];
+
+const COUNT: usize = MIXED.len() + overlay::ALL.len() + rogues::ALL.len();
 
 static EVERY: [Scenario; COUNT] = {
     let mut every = [pipes::SCENARIO; COUNT];
-    let mut at = 0;
+    let (mut group, mut within, mut at) = (0, 0, 0);
     while at < COUNT {
-        every[at] = if at < MIXED.len() { MIXED[at] } else { rogues::ALL[at - MIXED.len()] };
-        at += 1;
+        if within == GROUPS[group].len() {
+            (group, within) = (group + 1, 0);
+        } else {
+            every[at] = GROUPS[group][within];
+            (within, at) = (within + 1, at + 1);
+        }
     }
     every
 };

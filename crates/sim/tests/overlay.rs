@@ -1,0 +1,36 @@
+//! The overlay's worlds as large as this machine likes: what `rookery sim` runs small.
+//!
+//! With `ROOKERY_HEAVY=1` they are as large as their claims.
+
+use std::time::Instant;
+
+use rookery_sim::scenarios::overlay::{Bootstrap, Storm, bootstrap, crossing, storm};
+use rookery_sim::{Failure, Report};
+
+fn heavy() -> bool {
+    std::env::var_os("ROOKERY_HEAVY").is_some_and(|value| value == "1")
+}
+
+/// Runs a world, and says how long that took the machine.
+#[expect(clippy::disallowed_methods, reason = "what a run costs the machine is the machine's time")]
+fn timed(world: impl FnOnce() -> Result<Report, Box<Failure>>) {
+    let began = Instant::now();
+    let report = world().unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{:.1} s of the machine's time\n{report}", began.elapsed().as_secs_f64());
+}
+
+#[test]
+fn a_thousand_dial_one_at_once_with_and_without_loss() {
+    timed(|| storm(1, Storm { diallers: 1000, losses: [0, 5] }));
+}
+
+#[test]
+fn pairs_that_dial_each_other_keep_one_session_each() {
+    timed(|| crossing(1, if heavy() { 1000 } else { 200 }));
+}
+
+#[test]
+fn everybody_is_found_from_three_and_reached_within_ten_seconds() {
+    let few = Bootstrap { nodes: 200, ..Bootstrap::SMALL };
+    timed(|| bootstrap(1, if heavy() { Bootstrap::THOUSAND } else { few }));
+}
