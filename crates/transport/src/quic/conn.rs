@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use rookery_base::id::canonical_addr;
+use rookery_observe::Metrics;
 use rookery_runtime::BoxFuture;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -21,7 +22,11 @@ const REASON: usize = 256;
 const GIVEN_UP: VarInt = VarInt::from_u32(0);
 
 /// A connection whose handshake has ended well, with what it has proven.
-pub(super) fn established(connection: Connection, local: SocketAddr) -> io::Result<Conn> {
+pub(super) fn established(
+    connection: Connection,
+    local: SocketAddr,
+    metrics: Arc<Metrics>,
+) -> io::Result<Conn> {
     let identity =
         connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let proof = identity.and_then(|keys| keys.first().map(|key| Bytes::copy_from_slice(key)));
@@ -31,7 +36,7 @@ pub(super) fn established(connection: Connection, local: SocketAddr) -> io::Resu
     };
     let local = canonical_addr(SocketAddr::new(connection.local_ip().unwrap_or(local.ip()), local.port()));
     let remote = canonical_addr(connection.remote_address());
-    Ok(Conn::Mux(MuxConn { remote, local, proof, mux: Arc::new(QuicMux(connection)) }))
+    Ok(Conn::Mux(MuxConn { remote, local, proof, mux: Arc::new(QuicMux { connection, metrics }) }))
 }
 
 /// A connection's end as an I/O error that carries how it was.
@@ -59,35 +64,47 @@ fn closed(error: ConnectionError) -> Closed {
     }
 }
 
-struct QuicMux(Connection);
+struct QuicMux {
+    connection: Connection,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for QuicMux {
+    fn drop(&mut self) {
+        let path = self.connection.stats().path;
+        self.metrics.quic_rtt_seconds.observe(path.rtt.as_secs_f64());
+        self.metrics.quic_sent_packets.inc_by(path.sent_packets);
+        self.metrics.quic_lost_packets.inc_by(path.lost_packets);
+    }
+}
 
 impl Mux for QuicMux {
     fn open(&self) -> BoxFuture<'_, io::Result<MuxStream>> {
-        Box::pin(async move { self.0.open_bi().await.map(stream).map_err(error) })
+        Box::pin(async move { self.connection.open_bi().await.map(stream).map_err(error) })
     }
 
     fn accept(&self) -> BoxFuture<'_, io::Result<MuxStream>> {
-        Box::pin(async move { self.0.accept_bi().await.map(stream).map_err(error) })
+        Box::pin(async move { self.connection.accept_bi().await.map(stream).map_err(error) })
     }
 
     fn close(&self, code: u32, reason: &str) {
-        self.0.close(VarInt::from_u32(code), reason.as_bytes());
+        self.connection.close(VarInt::from_u32(code), reason.as_bytes());
     }
 
     fn closed(&self) -> BoxFuture<'_, Closed> {
-        Box::pin(async move { closed(self.0.closed().await) })
+        Box::pin(async move { closed(self.connection.closed().await) })
     }
 
     fn export_keying_material(&self, out: &mut [u8], label: &[u8], context: &[u8]) -> io::Result<()> {
-        self.0
+        self.connection
             .export_keying_material(out, label, context)
             .map_err(|_| io::Error::other("no such keying material"))
     }
 
     fn stats(&self) -> MuxStats {
-        let stats = self.0.stats();
+        let stats = self.connection.stats();
         MuxStats {
-            remote: canonical_addr(self.0.remote_address()),
+            remote: canonical_addr(self.connection.remote_address()),
             rtt: stats.path.rtt,
             sent: stats.udp_tx.datagrams,
             received: stats.udp_rx.datagrams,

@@ -35,6 +35,11 @@ impl Driver {
         Arc::clone(&self.runtime) as Arc<dyn Runtime>
     }
 
+    /// Cancelled when the endpoints have said goodbye.
+    pub fn gone(&self) -> CancellationToken {
+        self.runtime.gone.clone()
+    }
+
     /// Ends an endpoint when the node stops.
     pub fn keep(&self, env: &Env, endpoint: Endpoint) {
         let (clock, scope, gone) = (env.clock, env.scope.clone(), self.runtime.gone.clone());

@@ -8,6 +8,7 @@
 //! | `conn.rs` | a connection as a [`Mux`](crate::Mux) |
 //! | `driver.rs` | quinn's tasks and timers in the node's scope and on its clock; how an endpoint ends |
 //! | [`udp`] | sockets: the receive buffer is asked for and read back; the simulation brings its own |
+//! | `receiver.rs`, `ring.rs` | a thread that drains a socket whose buffer is small, and what it has drained |
 //!
 //! Nothing has been paid for an arrival until it is accepted: it is one datagram in quinn's queue, and the accept path asks for
 //! a proof of its address (Retry), refuses it or lets it in. A peer that we have spoken to holds tokens (NEW_TOKEN) that prove
@@ -16,6 +17,8 @@
 mod conn;
 mod driver;
 mod keys;
+mod receiver;
+mod ring;
 mod setup;
 pub mod udp;
 
@@ -26,10 +29,12 @@ use std::time::Duration;
 
 use quinn::{Endpoint, Incoming};
 use rookery_base::id::canonical_addr;
+use rookery_observe::Metrics;
 use rookery_runtime::{BoxFuture, Env};
 
 use crate::{Arrival, Conn, Listener, Pending, Transport};
 use driver::Driver;
+pub use receiver::Receiver;
 use setup::Setup;
 pub use udp::{Bound, Datagrams, Udp};
 
@@ -119,6 +124,11 @@ impl Quic {
             driver.runtime(),
         )?;
         endpoint.set_default_client_config(setup.client.clone());
+        if let Some(receiver) = bound.receiver {
+            receiver.start(env, driver.gone());
+        }
+        // A buffer is far smaller than 2^63 bytes.
+        env.metrics.udp_receive_buffer_bytes.set(bound.receive_buffer.unwrap_or(0) as i64);
         driver.keep(env, endpoint.clone());
         lock(endpoints).push(endpoint.clone());
         Ok(endpoint)
@@ -174,7 +184,8 @@ impl Transport for Quic {
         Box::pin(async move {
             let endpoint = self.bind(at)?;
             let local = endpoint.local_addr()?;
-            Ok(Box::new(Door { endpoint, local }) as Box<dyn Listener>)
+            Ok(Box::new(Door { endpoint, local, metrics: Arc::clone(&self.0.env.metrics) })
+                as Box<dyn Listener>)
         })
     }
 
@@ -182,7 +193,8 @@ impl Transport for Quic {
         Box::pin(async move {
             let (endpoint, to) = self.endpoint_to(to)?;
             let connecting = endpoint.connect(to, &name_of(canonical_addr(to))).map_err(io::Error::other)?;
-            conn::established(connecting.await.map_err(conn::error)?, endpoint.local_addr()?)
+            let metrics = Arc::clone(&self.0.env.metrics);
+            conn::established(connecting.await.map_err(conn::error)?, endpoint.local_addr()?, metrics)
         })
     }
 }
@@ -191,6 +203,7 @@ impl Transport for Quic {
 struct Door {
     endpoint: Endpoint,
     local: SocketAddr,
+    metrics: Arc<Metrics>,
 }
 
 impl Listener for Door {
@@ -201,7 +214,10 @@ impl Listener for Door {
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrival>> {
         Box::pin(async move {
             match self.endpoint.accept().await {
-                Some(incoming) => Ok(Arrival::Pending(Box::new(AtTheDoor { incoming, local: self.local }))),
+                Some(incoming) => {
+                    let (local, metrics) = (self.local, Arc::clone(&self.metrics));
+                    Ok(Arrival::Pending(Box::new(AtTheDoor { incoming, local, metrics })))
+                }
                 // The endpoint is closed: the node stops, and its scope ends the accept loop.
                 None => std::future::pending().await,
             }
@@ -213,6 +229,7 @@ impl Listener for Door {
 struct AtTheDoor {
     incoming: Incoming,
     local: SocketAddr,
+    metrics: Arc<Metrics>,
 }
 
 impl Pending for AtTheDoor {
@@ -241,7 +258,7 @@ impl Pending for AtTheDoor {
     fn accept(self: Box<Self>) -> BoxFuture<'static, io::Result<Conn>> {
         Box::pin(async move {
             let connecting = self.incoming.accept().map_err(conn::error)?;
-            conn::established(connecting.await.map_err(conn::error)?, self.local)
+            conn::established(connecting.await.map_err(conn::error)?, self.local, self.metrics)
         })
     }
 }

@@ -2,7 +2,12 @@
 //!
 //! A storm of arrivals comes faster than it is read; what the kernel's receive buffer cannot hold is lost, and each lost first
 //! datagram costs its sender a wait. So a larger buffer is asked for than the kernel gives by default, what it granted is read
-//! back, and a grant that falls short is said together with what an administrator can do.
+//! back, and a grant that falls short is said together with what an administrator can do. Meanwhile such a socket is drained by a
+//! thread of its own, which holds in our memory what the kernel does not: see [`Receiver`].
+//!
+//! Several sockets on one port (`SO_REUSEPORT`) would have as many buffers, but not one that is read in time: while all cores are
+//! busy none of them is, the kernel spreads by address and not by fullness, and a connection that changes its address would need
+//! a program in the kernel to find its socket again.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,6 +15,9 @@ use std::sync::Arc;
 
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::receiver::{Receiver, drained};
+use super::ring::RingLimits;
 
 /// Asked for: the first datagrams of a thousand arrivals with post-quantum hellos (two full ones each, which the kernel counts
 /// with their own overhead) fit.
@@ -21,6 +29,8 @@ pub struct Bound {
     pub socket: Arc<dyn AsyncUdpSocket>,
     /// Bytes that it holds before they are read, where that is known.
     pub receive_buffer: Option<usize>,
+    /// What has to run for the socket to receive, if anything has to.
+    pub receiver: Option<Receiver>,
 }
 
 /// Binds sockets for datagrams.
@@ -32,17 +42,37 @@ pub trait Datagrams: Send + Sync + 'static {
     fn bind(&self, at: SocketAddr) -> io::Result<Bound>;
 }
 
+/// Who reads a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    /// The node's runtime, when it comes to it.
+    Runtime,
+    /// The node's runtime, or a thread where the kernel grants less than was asked for.
+    ThreadIfSmall,
+    /// A thread.
+    Thread,
+}
+
 /// The system's UDP sockets. A socket on all of IPv6 takes IPv4 as well.
 #[derive(Debug, Clone, Copy)]
 pub struct Udp {
     receive_buffer: Option<usize>,
+    reader: Reader,
 }
 
 impl Udp {
-    /// Sockets with a receive buffer that holds a storm, as far as the kernel grants it.
-    pub const LARGE: Self = Self { receive_buffer: Some(RECEIVE_BUFFER) };
+    /// Sockets that hold a storm: in the kernel's receive buffer as far as it is granted, or else in our own memory.
+    pub const LARGE: Self = Self::asking(RECEIVE_BUFFER);
+    /// Sockets with the receive buffer that the kernel gives by default, drained by a thread: what [`Udp::LARGE`] makes of them
+    /// where no more is granted.
+    pub const DRAINED: Self = Self { receive_buffer: None, reader: Reader::Thread };
     /// Sockets as the kernel makes them.
-    pub const AS_THEY_ARE: Self = Self { receive_buffer: None };
+    pub const AS_THEY_ARE: Self = Self { receive_buffer: None, reader: Reader::Runtime };
+
+    /// Sockets with this many bytes of receive buffer, drained by a thread where the kernel grants less.
+    pub const fn asking(bytes: usize) -> Self {
+        Self { receive_buffer: Some(bytes), reader: Reader::ThreadIfSmall }
+    }
 }
 
 impl Datagrams for Udp {
@@ -51,25 +81,34 @@ impl Datagrams for Udp {
         if at.ip().is_unspecified() && at.is_ipv6() {
             socket.set_only_v6(false)?;
         }
-        let granted = self.receive_buffer.map(|asked| ask(&socket, asked));
+        let asked = self.receive_buffer.unwrap_or(0);
+        if asked > 0 {
+            // A refusal leaves what there was, and that is read next.
+            let _ = socket.set_recv_buffer_size(asked);
+        }
+        let receive_buffer = socket.recv_buffer_size().ok();
+        // Linux shows twice what it grants, for its own overhead.
+        let small = asked > 0 && receive_buffer.is_none_or(|granted| granted < asked);
+        if small {
+            fell_short(asked, receive_buffer);
+        }
         socket.bind(&at.into())?;
-        let receive_buffer = granted.or_else(|| socket.recv_buffer_size().ok());
-        Ok(Bound { socket: TokioRuntime.wrap_udp_socket(socket.into())?, receive_buffer })
+        let threaded = self.reader == Reader::Thread || (self.reader == Reader::ThreadIfSmall && small);
+        if threaded {
+            let (socket, receiver) = drained(socket.into(), RingLimits::DEFAULT)?;
+            Ok(Bound { socket, receive_buffer, receiver: Some(receiver) })
+        } else {
+            let socket = TokioRuntime.wrap_udp_socket(socket.into())?;
+            Ok(Bound { socket, receive_buffer, receiver: None })
+        }
     }
 }
 
-/// Asks for a receive buffer and reads back what there is. Linux shows twice what it grants, for its own overhead.
-fn ask(socket: &Socket, asked: usize) -> usize {
-    // A refusal leaves what there was, and that is read next.
-    let _ = socket.set_recv_buffer_size(asked);
-    let granted = socket.recv_buffer_size().unwrap_or(0);
-    if granted < asked {
-        tracing::warn!(
-            asked,
-            granted,
-            "the system gives UDP sockets a small receive buffer: bursts of arrivals will lose packets and take longer. On \
-             Linux, raise it with: sysctl -w net.core.rmem_max={asked}"
-        );
-    }
-    granted
+fn fell_short(asked: usize, granted: Option<usize>) {
+    tracing::warn!(
+        asked,
+        granted,
+        "the system gives UDP sockets a small receive buffer: a thread will drain this one, and the largest bursts of arrivals \
+         may still lose packets and take longer. On Linux, raise it with: sysctl -w net.core.rmem_max={asked}"
+    );
 }
