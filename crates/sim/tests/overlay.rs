@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use rookery_sim::scenarios::overlay::{Bootstrap, Storm, bootstrap, crossing, storm};
+use rookery_sim::scenarios::overlay::{Bootstrap, Long, Storm, bootstrap, crossing, long, storm};
 use rookery_sim::{Failure, Report};
 
 fn heavy() -> bool {
@@ -33,4 +33,9 @@ fn pairs_that_dial_each_other_keep_one_session_each() {
 fn everybody_is_found_from_three_and_reached_within_ten_seconds() {
     let few = Bootstrap { nodes: 200, ..Bootstrap::SMALL };
     timed(|| bootstrap(1, if heavy() { Bootstrap::THOUSAND } else { few }));
+}
+
+#[test]
+fn hours_of_restarts_slow_nothing_and_leave_nothing_behind() {
+    timed(|| long(1, if heavy() { Long::SEVENTEEN_HOURS } else { Long::SMALL }));
 }

@@ -6,6 +6,7 @@
 mod bootstrap;
 mod churn;
 mod crossing;
+mod long;
 mod overlay_world;
 mod storm;
 
@@ -13,8 +14,9 @@ use super::Scenario;
 
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use crossing::crossing;
+pub use long::{Long, long};
 pub use storm::{Storm, storm};
 
 /// All of them.
-pub(super) const ALL: [Scenario; 4] =
-    [storm::SCENARIO, crossing::SCENARIO, churn::SCENARIO, bootstrap::SCENARIO];
+pub(super) const ALL: [Scenario; 5] =
+    [storm::SCENARIO, crossing::SCENARIO, churn::SCENARIO, bootstrap::SCENARIO, long::SCENARIO];

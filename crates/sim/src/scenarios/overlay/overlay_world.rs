@@ -46,6 +46,11 @@ pub(super) fn topic() -> Topic {
     Topic::new("talk").expect("four letters are a topic")
 }
 
+/// The value below which this part of them is; they are in order, and not none.
+pub(super) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() - 1) * percent / 100]
+}
+
 /// What a session is called at both ends: who dialled, and which of its dials it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Mark {

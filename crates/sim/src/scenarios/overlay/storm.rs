@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 
-use super::overlay_world::{OverlayWorld, Seated};
+use super::overlay_world::{OverlayWorld, Seated, percentile};
 use crate::fabric::{Chance, Link};
 use crate::scenarios::Scenario;
 use crate::world::{Failure, Report, WorldConfig};
@@ -33,10 +33,6 @@ impl Storm {
 /// How soon the sessions of a wave that has stopped are gone at the other end: it was told, unless that was lost.
 const GONE_WITHIN: Duration = super::overlay_world::GHOST_WITHIN;
 const SERVER: u32 = 0;
-
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted[(sorted.len() - 1) * percent / 100]
-}
 
 /// One wave; how long each connect took.
 async fn wave(
