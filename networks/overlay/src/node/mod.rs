@@ -13,7 +13,11 @@
 //! | requests | their handlers, at most as many at a time as the service allows | the caller is told `busy` |
 //!
 //! State and data do not share a channel: a thousand messages cannot hide that a peer has gone.
+//!
+//! What an application names in calls to its node can all be had from here, so that it depends on one crate. Programs to
+//! begin with are in `examples/`.
 
+mod answer;
 mod builder;
 mod desk;
 mod files;
@@ -27,9 +31,20 @@ use tokio::sync::mpsc;
 
 use crate::services::messages::Received;
 
+pub use answer::{Question, Reply, answering};
 pub use builder::{Builder, StartError};
 pub use files::{Folder, FolderError};
 pub use handle::{Handle, RequestFailed};
+
+pub use crate::services::gossip::{Delivery, Judgement, Validator};
+pub use crate::services::messages::Sent;
+pub use crate::services::requests::{
+    Answer, AnswerWriter, BodyReader, BodyWriter, Handler, Incoming, Pending, RequestError, ServiceLimits,
+};
+pub use crate::wire::Topic;
+pub use crate::wire::request::{ServiceName, Status};
+pub use rookery_base::PeerId;
+pub use rookery_runtime::{BoxFuture, OnPanic};
 
 /// A peer with which there is a session.
 #[derive(Debug, Clone)]
