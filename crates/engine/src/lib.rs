@@ -57,8 +57,8 @@ pub use engine::{Engine, EngineConfig, EngineHandle, Limits, StartError};
 pub use kinds::{KindSpec, KindTable, LaneName, Over, Rate, Role};
 pub use ledger::{Ledger, LedgerEntry};
 pub use network::{
-    Approach, Caps, Deframe, Enframe, Established, Head, Link, Network, PeerFacts, Precedence, StreamPeer,
-    StreamService, UnknownKind,
+    Approach, Caps, Deframe, Enframe, Established, ExtraFact, Head, Link, Network, PeerFacts, Precedence,
+    StreamPeer, StreamService, UnknownKind,
 };
 pub use outbox::Outbox;
 pub use registry::watch::{Change, StateChange, StateWatch};

@@ -45,10 +45,21 @@ pub struct PeerFacts {
     pub height: Height,
     /// Its clock minus ours, in seconds.
     pub time_offset: i64,
+    /// A further key that it has bound to this connection, on wires that have such.
+    pub extra: Option<ExtraFact>,
     /// Where it sees us, on wires that tell.
     pub observed: Option<SocketAddr>,
     /// What decides between two connections to it, on wires that prove who it is.
     pub precedence: Precedence,
+}
+
+/// A key that a peer has proven beside the one of its connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtraFact {
+    /// Which kind of key; the application's to number.
+    pub scheme: u8,
+    /// The public key.
+    pub key: Bytes,
 }
 
 /// What decides, alike on both ends, which of two connections to one proven peer stays. Ages never do: the two ends
@@ -82,6 +93,7 @@ impl PeerFacts {
             height: 0,
             time_offset: 0,
             observed: None,
+            extra: None,
             precedence,
         }
     }

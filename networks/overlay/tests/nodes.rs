@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rookery_base::CloseCause;
+use rookery_engine::registry::watch::Change;
 use rookery_overlay::node::RequestFailed;
 use rookery_overlay::services::gossip::{Judgement, Validator};
 use rookery_overlay::services::messages::Sent;
 use rookery_overlay::services::requests::{AnswerWriter, Handler, Incoming, RequestError, ServiceLimits};
 use rookery_overlay::wire::Topic;
 use rookery_overlay::wire::request::ServiceName;
-use rookery_overlay::{Builder, Event, Handle, Node};
+use rookery_overlay::{Builder, Event, ExtraKey, Handle, Node};
 use rookery_runtime::BoxFuture;
-use rookery_transport::tls::Keys;
+use rookery_transport::tls::{self, Keys};
 
 /// For anything here: far more than it takes, so that only a stall reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -178,4 +179,57 @@ async fn nodes_of_other_networks_and_without_post_quantum_keys_are_refused_and_t
     let (_c, c) = builder().keys(Keys::Classic).start().await.unwrap();
     assert!(soon("a refusal", c.connect(b.listening())).await.is_err());
     assert!(b.engine().accounts().balanced());
+}
+
+/// A further key whose signatures anybody can make who knows its word: enough to see what is signed.
+struct Word(&'static str);
+
+impl ExtraKey for Word {
+    fn scheme(&self) -> u8 {
+        7
+    }
+
+    fn public_key(&self) -> Bytes {
+        Bytes::from_static(self.0.as_bytes())
+    }
+
+    fn sign(&self, statement: &[u8]) -> Option<Bytes> {
+        Some(tls::hash(&[self.0.as_bytes(), statement].concat()).to_vec().into())
+    }
+
+    fn verify(&self, scheme: u8, key: &[u8], statement: &[u8], signature: &[u8]) -> bool {
+        scheme == 7 && key != b"unwanted" && signature == tls::hash(&[key, statement].concat())
+    }
+
+    fn required(&self) -> bool {
+        self.0 == "strict"
+    }
+}
+
+#[tokio::test]
+async fn a_further_key_is_proven_to_this_connection_and_shown_to_the_application() {
+    let (mut b, b_handle) = builder().extra_key(Arc::new(Word("strict"))).start().await.unwrap();
+    let (mut a, a_handle) = builder().extra_key(Arc::new(Word("alice"))).start().await.unwrap();
+    soon("a session", a_handle.connect(b_handle.listening())).await.unwrap();
+    for (node, word) in [(&mut a, "strict"), (&mut b, "alice")] {
+        let extra = connected(node).await.facts.extra.clone().unwrap();
+        assert_eq!((extra.scheme, &extra.key[..]), (7, word.as_bytes()));
+    }
+    let (_c, without) = builder().start().await.unwrap();
+    let (_d, unwanted) = builder().extra_key(Arc::new(Word("unwanted"))).start().await.unwrap();
+    for refused in [&without, &unwanted] {
+        let error = refused.connect(b_handle.listening()).await;
+        // The dialler's own handshake may have ended well by then: it is told next.
+        assert!(error.is_err() || soon("the end", ended(refused)).await, "{error:?}");
+    }
+}
+
+async fn ended(handle: &Handle) -> bool {
+    let mut states = handle.states();
+    while let Some(change) = states.next().await {
+        if let Change::Lost(cause) = change.change {
+            return cause.to_string().contains("further key");
+        }
+    }
+    false
 }

@@ -17,7 +17,7 @@ use rookery_transport::tls::{Identity, KeyError, Keys, Trust};
 use super::files::{Folder, FolderError};
 use super::handle::Handle;
 use super::{Node, desk, reach};
-use crate::handshake::Introduction;
+use crate::handshake::{ExtraKey, Introduction};
 use crate::network::Overlay;
 use crate::services::discovery::{Discovery, DiscoveryConfig};
 use crate::services::gossip::Gossip;
@@ -71,6 +71,7 @@ pub struct Builder {
     agent: String,
     capabilities: u64,
     process: Option<ByteBudget>,
+    extra: Option<Arc<dyn ExtraKey>>,
     requests: Vec<(ServiceName, ServiceLimits, Arc<dyn Handler>)>,
 }
 
@@ -95,6 +96,7 @@ impl Builder {
             agent: concat!("rookery/", env!("CARGO_PKG_VERSION")).into(),
             capabilities: 0,
             process: None,
+            extra: None,
             requests: Vec::new(),
         }
     }
@@ -184,6 +186,12 @@ impl Builder {
         self
     }
 
+    /// Binds a further key to every connection, and looks at those of peers: see [`ExtraKey`].
+    pub fn extra_key(mut self, key: Arc<dyn ExtraKey>) -> Self {
+        self.extra = Some(key);
+        self
+    }
+
     /// Takes the bytes of messages from this budget, which other nodes of the process may share.
     pub fn budget(mut self, process: ByteBudget) -> Self {
         self.process = Some(process);
@@ -255,6 +263,7 @@ impl Builder {
             addrs: self.advertise.clone(),
             listen_port: self.listen.first().map_or(0, SocketAddr::port),
             attempts: AtomicU64::new(0),
+            extra: self.extra,
         };
         let overlay =
             Overlay { introduction, services, streams: Some(Arc::new(RequestServer::new(self.requests))) };

@@ -241,15 +241,16 @@ pub fn network_id(name: &str) -> Hash32 {
 }
 
 /// What an extra identity signs: the connection's keying material, so that it is worth nothing on another connection;
-/// the role, so that it cannot be sent back; both identities, so that no third one can carry it between them.
+/// the role, so that it cannot be sent back; who signs, and the hash of the key that the receiver has proven, so that no
+/// third one can carry it between them. The dialler signs before it knows the receiver's whole identity.
 pub fn extra_statement(
     keying: &[u8; EXTRA_KEYING],
     by_dialler: bool,
     signer: &PeerId,
-    receiver: &PeerId,
+    receiver: &[u8; 32],
 ) -> Vec<u8> {
     let role: &[u8] = if by_dialler { b"dialler" } else { b"listener" };
-    [EXTRA_LABEL, &[0], keying, role, &[0], signer.as_bytes(), receiver.as_bytes()].concat()
+    [EXTRA_LABEL, &[0], keying, role, &[0], signer.as_bytes(), receiver].concat()
 }
 
 #[cfg(test)]
@@ -360,10 +361,11 @@ mod tests {
     #[test]
     fn an_extra_statement_differs_by_connection_role_and_both_ends() {
         let [a, b] = [1, 2].map(|n| PeerId::from_bytes(&[n; 32]).unwrap());
-        let base = extra_statement(&[0; 32], true, &a, &b);
-        assert_ne!(base, extra_statement(&[1; 32], true, &a, &b));
-        assert_ne!(base, extra_statement(&[0; 32], false, &a, &b));
-        assert_ne!(base, extra_statement(&[0; 32], true, &b, &a));
+        let base = extra_statement(&[0; 32], true, &a, &[2; 32]);
+        assert_ne!(base, extra_statement(&[1; 32], true, &a, &[2; 32]));
+        assert_ne!(base, extra_statement(&[0; 32], false, &a, &[2; 32]));
+        assert_ne!(base, extra_statement(&[0; 32], true, &b, &[2; 32]));
+        assert_ne!(base, extra_statement(&[0; 32], true, &a, &[1; 32]));
     }
 
     #[test]
