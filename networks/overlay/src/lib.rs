@@ -23,4 +23,5 @@ pub mod node;
 pub mod services;
 pub mod wire;
 
+pub use handshake::ExtraKey;
 pub use node::{Builder, Event, Handle, Node};
