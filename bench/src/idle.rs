@@ -163,7 +163,7 @@ async fn sessions(kind: Kind) -> Outcome<Value> {
 /// The node's end.
 enum Local {
     Bare { env: Env, pings: bool },
-    Echo { engine: rookery_engine::EngineHandle, heard: FairMailbox<Heard> },
+    Echo { engine: Box<rookery_engine::EngineHandle>, heard: FairMailbox<Heard> },
     Handshake(Box<Node>),
 }
 
@@ -233,7 +233,7 @@ async fn echo(env: &Env, board: &Switchboard) -> Outcome<Local> {
     let config = EngineConfig { listen: vec![NODE], dial, limits: Limits::LOCAL };
     let process = ByteBudget::root("process", PROCESS_BYTES);
     let engine = Engine::start(env, board.transport(NODE.ip()), network, &process, inbox, config).await;
-    Ok(Local::Echo { engine: engine.map_err(|error| error.to_string())?, heard })
+    Ok(Local::Echo { engine: Box::new(engine.map_err(|error| error.to_string())?), heard })
 }
 
 async fn handshake(env: &Env, board: &Switchboard) -> Outcome<Local> {

@@ -1,5 +1,6 @@
 //! `bench run [NAME ...]` measures what the project promises about its own cost; `bench storm` and `bench vs` what it
-//! takes to accept many peers at once, beside bare QUIC and other stacks, see [`storm`].
+//! takes to accept many peers at once, beside bare QUIC and other stacks, see [`storm`];
+//! `bench churn`, `crowd`, `attack` and `fairness` what a node bears, see [`strain`].
 //!
 //! Each bench is a module with a `run` that returns [`Figure`]s; the table [`BENCHES`] is the only list of them.
 //! Every figure is printed twice: as one JSON line on standard output, for machines, and in a table on standard error.
@@ -10,6 +11,7 @@
 //! `bench serve` is the peer that the sync bench syncs from, see [`serve`]; `bench idle` is one part of the idle bench
 //! in a process of its own, see [`idle`].
 
+mod child;
 mod figure;
 mod floor;
 mod headers;
@@ -19,6 +21,7 @@ mod measure;
 mod process;
 mod serve;
 mod storm;
+mod strain;
 mod sync;
 
 use std::path::PathBuf;
@@ -71,6 +74,7 @@ enum Asked {
     Serve(serve::Options),
     Idle(idle::Kind),
     Storm(storm::Command),
+    Strain(strain::Command),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Ok(Asked::Serve(options)) => serve::serve(&options),
         Ok(Asked::Idle(kind)) => idle::measure(kind),
         Ok(Asked::Storm(command)) => storm::run(command),
+        Ok(Asked::Strain(command)) => strain::run(command),
         Err(what) => return usage(&what),
     };
     match done {
@@ -96,6 +101,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Asked, String> {
     let args: Vec<_> = args.collect();
     if let Some(command) = storm::parse(&command, &args) {
         return command.map(Asked::Storm);
+    }
+    if let Some(command) = strain::parse(&command, &args) {
+        return command.map(Asked::Strain);
     }
     let mut args = args.into_iter();
     let (mut named, mut rookery, mut headers) = (Vec::new(), None, None);
@@ -160,7 +168,7 @@ fn usage(what: &str) -> ExitCode {
     eprintln!("error: {what}");
     eprintln!("usage: bench run [NAME ...] [--rookery PROGRAM] [--headers N]   (all of them without a name)");
     eprintln!("       bench serve --headers N [--network NAME] [--listen IP:PORT]");
-    storm::USAGE.iter().for_each(|line| eprintln!("       {line}"));
+    storm::USAGE.iter().chain(strain::USAGE).for_each(|line| eprintln!("       {line}"));
     for bench in BENCHES {
         eprintln!("  {:<10} {}", bench.name, bench.about);
     }

@@ -60,6 +60,30 @@ pub fn resident_bytes() -> Result<u64, String> {
     kilobytes.map(|kilobytes| kilobytes * 1024).ok_or_else(|| format!("{STATUS} has no VmRSS in kB"))
 }
 
+/// Descriptors that this process has open, the one that counts them left out.
+pub fn descriptors() -> Result<usize, String> {
+    const OPEN: &str = "/proc/self/fd";
+    let open = std::fs::read_dir(OPEN).map_err(|error| format!("{OPEN}: {error}"))?;
+    Ok(open.count().saturating_sub(1))
+}
+
+/// Counts what is allocated, for [`heap_bytes`].
+#[cfg(feature = "heap")]
+#[global_allocator]
+static HEAP: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;
+
+/// Bytes that this process has allocated and not freed. Counting costs a little time, so it is a feature of its own.
+pub fn heap_bytes() -> Option<usize> {
+    #[cfg(feature = "heap")]
+    let bytes = {
+        let stats = HEAP.stats();
+        Some(stats.bytes_allocated.saturating_sub(stats.bytes_deallocated))
+    };
+    #[cfg(not(feature = "heap"))]
+    let bytes = None;
+    bytes
+}
+
 /// UDP datagrams that the kernel has dropped so far because a socket's receive buffer was full, of all processes.
 pub fn dropped_datagrams() -> Result<u64, String> {
     const SNMP: &str = "/proc/net/snmp";

@@ -1,22 +1,18 @@
 //! The two processes of a storm: the server's, and the one of all peers.
 
-use std::io::BufRead;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_runtime::Clock;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
 use super::exchange::Answered;
 use super::stacks::{Attempt, Held, Stack};
 use super::{DEADLINE, Outcome, Plan, SETTLE};
+use crate::child::{heard, make_room, percentile, runtime, say};
 use crate::measure::{process_cpu, resident_bytes};
 
-/// Descriptors beside those of peers: standard streams, the runtime's, libraries'.
-const OWN_DESCRIPTORS: usize = 64;
 /// Reasons of lost peers that a report tells. More would say the same.
 const REASONS: usize = 3;
 /// To the server: the storm begins now.
@@ -115,12 +111,6 @@ fn summary(ended: &[Ended]) -> [(&'static str, Value); 5] {
     ]
 }
 
-/// The least of sorted values that is not below so many hundredths of them.
-fn percentile(sorted: &[f64], hundredths: usize) -> Option<f64> {
-    let rank = (sorted.len() * hundredths).div_ceil(100);
-    sorted.get(rank.checked_sub(1)?).copied()
-}
-
 /// What this process has used so far.
 struct Used {
     cpu: Duration,
@@ -141,53 +131,9 @@ impl Used {
     }
 }
 
-/// The runtime that users of all these stacks have: tokio's, with a worker for each core.
-fn runtime() -> Outcome<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("no runtime: {error}"))
-}
-
-/// Raises this process's limit of descriptors to what the machine allows, and says so if that is too few.
-fn make_room(for_peers: usize) -> Outcome<()> {
-    let need = (for_peers + OWN_DESCRIPTORS) as u64;
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current.is_none_or(|current| current >= need) {
-        return Ok(());
-    }
-    if let Some(most) = limit.maximum.filter(|most| *most < need) {
-        return Err(format!(
-            "{need} descriptors are needed and {most} allowed: raise it with `ulimit -Hn {need}`"
-        ));
-    }
-    setrlimit(Resource::Nofile, Rlimit { current: Some(need), maximum: limit.maximum })
-        .map_err(|error| format!("cannot raise the limit of descriptors to {need}: {error}"))
-}
-
-/// One line to the parent.
-fn say(line: &Value) {
-    println!("{line}");
-}
-
-/// One line of the parent; none when it has closed this process's input.
-fn heard() -> Outcome<Option<String>> {
-    let mut line = String::new();
-    let read = std::io::stdin().lock().read_line(&mut line).map_err(|error| format!("my input: {error}"))?;
-    Ok((read > 0).then(|| line.trim_end().to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_values_that_were_measured() {
-        let values: Vec<f64> = (1..=200).map(f64::from).collect();
-        assert_eq!((percentile(&values, 50), percentile(&values, 99)), (Some(100.0), Some(198.0)));
-        assert_eq!((percentile(&[5.0], 50), percentile(&[5.0], 99)), (Some(5.0), Some(5.0)));
-        assert_eq!(percentile(&[], 99), None);
-    }
 
     #[test]
     fn a_lost_peer_has_a_reason_and_no_time() {

@@ -1,16 +1,11 @@
 //! The parent: starts both processes of each storm, stack by stack and run by run, and prints what they came to.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-
-use serde_json::Value;
-
 use super::child::{GO, MARK, REPORT};
 use super::options::{CONNECT, Runs, SERVE, arguments};
 use super::report::{Storm, Summary, heading};
 use super::{Outcome, Plan, Stack};
+use crate::child::Process;
 use crate::measure::dropped_datagrams;
-use crate::process::Owned;
 
 /// Runs and prints them.
 pub fn run(asked: &Runs) -> Outcome<()> {
@@ -72,10 +67,10 @@ fn tell(stack: Stack, run: usize, plan: &Plan, storm: &Storm) {
 
 /// One storm of one stack.
 fn storm(stack: Stack, plan: &Plan) -> Outcome<Storm> {
-    let mut server = Process::start(SERVE, stack, plan, None)?;
+    let mut server = Process::start(SERVE, command(stack, plan, None))?;
     let invitation = server.heard()?;
     let invitation = invitation["invitation"].as_str().ok_or("the server said no invitation")?;
-    let mut peers = Process::start(CONNECT, stack, plan, Some(invitation))?;
+    let mut peers = Process::start(CONNECT, command(stack, plan, Some(invitation)))?;
     let ready = peers.heard()?;
     if ready["ready"] != plan.peers {
         return Err(format!("{} peers were to be made: {ready}", plan.peers));
@@ -90,34 +85,10 @@ fn storm(stack: Stack, plan: &Plan) -> Outcome<Storm> {
     Storm::read(&server, &client, dropped_datagrams()?.saturating_sub(dropped))
 }
 
-/// This program again, in a process of its own. Dropped, it is killed.
-struct Process {
-    name: &'static str,
-    _child: Owned,
-    orders: ChildStdin,
-    lines: BufReader<ChildStdout>,
-}
-
-impl Process {
-    fn start(name: &'static str, stack: Stack, plan: &Plan, invitation: Option<&str>) -> Outcome<Self> {
-        let program = std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
-        let mut command = Command::new(program);
-        command.args([name, stack.name()]).args(invitation).args(arguments(plan));
-        let mut child = Owned::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        let orders = child.0.stdin.take().expect("its input was asked for");
-        let lines = BufReader::new(child.0.stdout.take().expect("its output was asked for"));
-        Ok(Self { name, _child: child, orders, lines })
-    }
-
-    /// Tells it one word.
-    fn order(&mut self, word: &str) -> Outcome<()> {
-        writeln!(self.orders, "{word}").map_err(|error| format!("{} takes no orders: {error}", self.name))
-    }
-
-    /// Its next line. It is told on standard error why there is none.
-    fn heard(&mut self) -> Outcome<Value> {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).map_err(|error| format!("{}: {error}", self.name))?;
-        serde_json::from_str(&line).map_err(|_| format!("{} said {line:?} in place of a report", self.name))
-    }
+/// What a process of a storm is told.
+fn command(stack: Stack, plan: &Plan, invitation: Option<&str>) -> Vec<String> {
+    let mut told = vec![stack.name().to_owned()];
+    told.extend(invitation.map(str::to_owned));
+    told.extend(arguments(plan));
+    told
 }
