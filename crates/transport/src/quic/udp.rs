@@ -65,13 +65,19 @@ impl Udp {
     pub const LARGE: Self = Self::asking(RECEIVE_BUFFER);
     /// Sockets with the receive buffer that the kernel gives by default, drained by a thread: what [`Udp::LARGE`] makes of them
     /// where no more is granted.
-    pub const DRAINED: Self = Self { receive_buffer: None, reader: Reader::Thread };
+    pub const DRAINED: Self = Self::AS_THEY_ARE.drained();
     /// Sockets as the kernel makes them.
     pub const AS_THEY_ARE: Self = Self { receive_buffer: None, reader: Reader::Runtime };
 
     /// Sockets with this many bytes of receive buffer, drained by a thread where the kernel grants less.
     pub const fn asking(bytes: usize) -> Self {
         Self { receive_buffer: Some(bytes), reader: Reader::ThreadIfSmall }
+    }
+
+    /// The same sockets, drained by a thread each whatever the kernel grants: for a node that shares its machine with much else.
+    #[must_use]
+    pub const fn drained(self) -> Self {
+        Self { reader: Reader::Thread, ..self }
     }
 }
 
