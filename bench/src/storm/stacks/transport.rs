@@ -23,7 +23,8 @@ const ALPN: &[u8] = b"storm";
 /// Listens.
 pub async fn serve(plan: &Plan, answered: Arc<Answered>) -> Outcome<Serving> {
     let env = Env::system();
-    let (identity, quic) = node(&env, plan)?;
+    // A thread drains the server's socket where its receive buffer is not enlarged, as it does where the kernel does not allow it.
+    let (identity, quic) = node(&env, plan, Udp::DRAINED)?;
     let door = quic.listen(SERVER).await.map_err(said)?;
     let invitation = format!("{}/{}", door.local_addr(), identity.peer_id());
     env.scope.spawn("accept", OnPanic::StopNode, accept(env.clone(), door, answered));
@@ -62,7 +63,7 @@ pub async fn peers(plan: &Plan, invitation: &str) -> Outcome<Vec<Attempt>> {
     let mut peers = Vec::with_capacity(plan.peers);
     for number in 0..plan.peers {
         let env = Env::system();
-        let (identity, quic) = node(&env, plan)?;
+        let (identity, quic) = node(&env, plan, Udp::AS_THEY_ARE)?;
         // A transport dials from the socket that it listens on.
         let door = quic.listen(plan.source(number)).await.map_err(said)?;
         let peer = Peer { number, own: identity.peer_id(), server: server.to_owned(), address };
@@ -99,7 +100,7 @@ impl Peer {
     }
 }
 
-fn node(env: &Env, plan: &Plan) -> Outcome<(Identity, Quic)> {
+fn node(env: &Env, plan: &Plan, default: Udp) -> Outcome<(Identity, Quic)> {
     let keys = match plan.keys {
         Keys::MlDsa65 => tls::Keys::PostQuantum,
         Keys::Ed25519 => tls::Keys::Classic,
@@ -108,7 +109,7 @@ fn node(env: &Env, plan: &Plan) -> Outcome<(Identity, Quic)> {
     rand::fill(&mut seed).map_err(|_| "the machine has no randomness")?;
     let identity = Identity::from_seed(&seed, keys).map_err(said)?;
     let secured = identity.tls(ALPN, Trust::Both).map_err(said)?;
-    let datagrams = if plan.default_buffers { Udp::AS_THEY_ARE } else { Udp::LARGE };
+    let datagrams = if plan.default_buffers { default } else { Udp::LARGE };
     let quic = Quic::start(env, secured, &seed, QuicLimits::DEFAULT, Arc::new(datagrams)).map_err(said)?;
     Ok((identity, quic))
 }
