@@ -14,7 +14,7 @@
 //! | [`config`] | five layers, one table of keys, the origin of each value |
 //! | [`network`] | the one table of networks |
 //! | [`node`] | the seam: what a node shows, what makes nodes |
-//! | [`plug`] | Handshake nodes behind the seam |
+//! | [`plug`] | nodes of every network behind the seam |
 //! | [`service`] | one node with everything around it: lock, signals, sockets, clean stop |
 //! | [`commands`] | what each command does |
 //! | [`control`], [`http`] | questions to a running node, from people and from machines |

@@ -41,16 +41,6 @@ impl Output {
         self.text(&human(value, &Paint { on: self.colour }))
     }
 
-    /// Prints one line of a stream. False once nobody reads it.
-    pub fn line(&self, line: &str) -> Result<bool, Report> {
-        let mut out = io::stdout().lock();
-        match writeln!(out, "{line}").and_then(|()| out.flush()) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-            Err(error) => Err(Report::io(Exit::Failed, "cannot write to stdout", &error)),
-        }
-    }
-
     /// Prints text as it is.
     pub fn text(&self, text: &str) -> Result<(), Report> {
         let mut out = io::stdout().lock();

@@ -8,24 +8,24 @@
 //! The end of stdin ends the publishing and not the node. It ends when it is asked to, or when nobody reads its stdout
 //! any more.
 
-use std::io::IsTerminal;
+use std::convert::Infallible;
+use std::io::{ErrorKind, IsTerminal};
+use std::pin::pin;
 
 use bytes::Bytes;
 use rookery_overlay::services::gossip::Delivery;
 use rookery_overlay::wire::gossip::MAX_PAYLOAD;
 use rookery_runtime::Instant;
-use tokio::io::{BufReader, Stdin};
+use tokio::io::{AsyncWriteExt, BufReader, Stdin};
 use tokio::sync::mpsc;
 
 use super::lines::{Line, Lines};
-use crate::exit::Report;
+use crate::exit::{Exit, Report};
 use crate::node::Topics;
 use crate::node::view::Progress;
 use crate::output::{Output, escaped};
 use crate::progress::LINE_EVERY;
 use crate::service::Service;
-
-type Input = Lines<BufReader<Stdin>>;
 
 /// Talks until a signal, the node's own end, or the end of whoever reads stdout. Without a topic it only stays.
 pub(super) async fn talk(
@@ -41,6 +41,9 @@ pub(super) async fn talk(
         input = may_read_stdin().then(|| Lines::new(BufReader::new(tokio::io::stdin()), MAX_PAYLOAD));
         tracing::info!(target: "rookery", "subscribed to {topic}");
     }
+    // Side by side, so that neither a reader of stdout that has stopped nor a flood of either holds up the rest.
+    let mut printing = pin!(print_all(items, out));
+    let mut publishing = pin!(publish_all(topics, topic, input));
     let mut progress = service.node.progress();
     let mut met = Met::new(clock.now());
     loop {
@@ -51,27 +54,13 @@ pub(super) async fn talk(
                 return Ok(());
             }
             () = service.env.scope.cancelled() => return Ok(()),
-            item = received(&mut items) => match item {
-                Some(item) => if !print(&item, out)? {
-                    tracing::info!(target: "rookery", "nobody reads what is published any more: stopping");
-                    return Ok(());
-                },
-                // Only the end of the node ends a subscription, and that has its own branch.
-                None => items = None,
-            },
-            line = typed(&mut input) => match line {
-                Ok(Some(line)) => publish(topics, topic, line).await,
-                Ok(None) => input = None,
-                Err(error) => {
-                    tracing::warn!(target: "rookery", %error, "cannot read stdin: nothing more is published from it");
-                    input = None;
-                }
-            },
             changed = progress.changed() => match changed {
                 Ok(()) => met.look(&progress.borrow_and_update(), clock.now()),
                 Err(_) => return Ok(()),
             },
             () = clock.sleep_until(met.again) => met.tell(clock.now()),
+            ended = &mut printing => return ended,
+            never = &mut publishing => match never {},
         }
     }
 }
@@ -83,39 +72,51 @@ fn may_read_stdin() -> bool {
         || rustix::termios::tcgetpgrp(&stdin).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
-/// The next item; never, without a subscription.
-async fn received(items: &mut Option<mpsc::Receiver<Delivery>>) -> Option<Delivery> {
-    match items {
-        Some(items) => items.recv().await,
-        None => std::future::pending().await,
+/// Publishes the lines of an input. Goes on for ever, as the end of the input is not that of the node.
+async fn publish_all(topics: &dyn Topics, topic: &str, input: Option<Lines<BufReader<Stdin>>>) -> Infallible {
+    let Some(mut input) = input else { return std::future::pending().await };
+    loop {
+        let published = match input.next().await {
+            Ok(Some(Line::Text(text))) if text.is_empty() => Ok(()),
+            Ok(Some(Line::Text(text))) => topics.publish(topic, text).await,
+            Ok(Some(Line::TooLong)) => Err(format!("the line has more than {MAX_PAYLOAD} bytes")),
+            Ok(None) => return std::future::pending().await,
+            Err(error) => {
+                tracing::warn!(target: "rookery", %error, "cannot read stdin: nothing more is published from it");
+                return std::future::pending().await;
+            }
+        };
+        if let Err(why) = published {
+            tracing::warn!(target: "rookery", "a line of stdin was not published: {why}");
+        }
     }
 }
 
-/// The next line; never, without an input.
-async fn typed(input: &mut Option<Input>) -> std::io::Result<Option<Line>> {
-    match input {
-        Some(input) => input.next().await,
-        None => std::future::pending().await,
+/// Prints items until nobody reads them.
+async fn print_all(items: Option<mpsc::Receiver<Delivery>>, out: Output) -> Result<(), Report> {
+    let Some(mut items) = items else { return std::future::pending().await };
+    // Written in the background: a terminal that is paused must not keep a signal from being heard.
+    let mut stdout = tokio::io::stdout();
+    while let Some(item) = items.recv().await {
+        if item.missed > 0 {
+            tracing::warn!(target: "rookery", "{} items were lost: stdout was not read fast enough", item.missed);
+        }
+        let line = if out.json { json(&item) } else { escaped(&item.payload) } + "\n";
+        let written = async {
+            stdout.write_all(line.as_bytes()).await?;
+            stdout.flush().await
+        };
+        match written.await {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                tracing::info!(target: "rookery", "nobody reads what is published any more: stopping");
+                return Ok(());
+            }
+            Err(error) => return Err(Report::io(Exit::Failed, "cannot write to stdout", &error)),
+        }
     }
-}
-
-async fn publish(topics: &dyn Topics, topic: &str, line: Line) {
-    let published = match line {
-        Line::Text(text) if text.is_empty() => return,
-        Line::Text(text) => topics.publish(topic, text).await,
-        Line::TooLong => Err(format!("the line has more than {MAX_PAYLOAD} bytes")),
-    };
-    if let Err(why) = published {
-        tracing::warn!(target: "rookery", "a line of stdin was not published: {why}");
-    }
-}
-
-/// Prints an item. False once nobody reads.
-fn print(item: &Delivery, out: Output) -> Result<bool, Report> {
-    if item.missed > 0 {
-        tracing::warn!(target: "rookery", "{} items were lost: stdout was not read fast enough", item.missed);
-    }
-    if out.json { out.line(&json(item)) } else { out.line(&escaped(&item.payload)) }
+    // Only the end of the node ends a subscription, and whoever waits for that has been told.
+    std::future::pending().await
 }
 
 /// An item as a line for scripts. A payload that is no UTF-8 comes as `payload_hex`.

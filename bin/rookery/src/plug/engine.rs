@@ -14,6 +14,11 @@ use crate::node::view::{BanRow, Hop, HopState, LedgerFact, NodeStatus, NodeWhy, 
 /// answer has to fit.
 const PORTS: usize = 64;
 
+/// Bans that are told about: more than anybody reads, and as many as an answer has room for.
+const BANS: usize = 1000;
+/// Named peers that wait for their next dial and are told about one by one.
+const WAITING: usize = 8;
+
 /// The engine's part of a node's status.
 pub(super) async fn status(env: &Env, engine: &EngineHandle, network: &str) -> NodeStatus {
     let peers = engine.peers().await;
@@ -68,13 +73,17 @@ pub(super) async fn peer_why(env: &Env, engine: &EngineHandle, peer: SocketAddr)
     let met = live.chain(closed).chain(waiting.iter().map(|(addr, ..)| *addr));
     let met: BTreeSet<SocketAddr> = met.filter(|addr| canonical_ip(addr.ip()) == ip).collect();
     let mut all = Vec::new();
-    let session = |why: &EngineWhy| why.live.is_some() || why.lasted.is_some();
     for addr in met.into_iter().rev().take(PORTS) {
-        all.extend(why_of(env, engine, addr, &waiting, session).await);
+        all.extend(why_of(env, engine, addr, &waiting, is_session).await);
     }
     // Connections that came to nothing are remembered per address.
-    all.extend(why_of(env, engine, peer, &[], |why| !session(why)).await);
+    all.extend(why_of(env, engine, peer, &[], |why| !is_session(why)).await);
     all
+}
+
+/// Whether it is of a session, and not of a connection that came to nothing.
+const fn is_session(why: &EngineWhy) -> bool {
+    why.live.is_some() || why.lasted.is_some()
 }
 
 /// Whom a dialler will dial again: address, seconds until then, attempts so far.
@@ -132,19 +141,25 @@ fn fact(entry: &LedgerEntry, before: u32, unix: u64) -> LedgerFact {
     }
 }
 
-/// The addresses that are refused. The reason is that of the last session which ended in a ban, while that is remembered.
+/// The addresses that are refused, those for longest first. The reason is that of the last session which ended in a ban,
+/// else of the last connection which came to nothing, while that is remembered.
 pub(super) async fn bans(engine: &EngineHandle) -> Vec<BanRow> {
     let closed = engine.closed().await;
-    let reason = |ip| {
+    let mut held = engine.bans().await;
+    held.sort_by_key(|(_, left)| std::cmp::Reverse(*left));
+    let mut rows = Vec::new();
+    for (ip, left) in held.into_iter().take(BANS) {
         let last = closed.iter().rev().find(|closed| closed.banned && canonical_ip(closed.addr.ip()) == ip);
-        last.map(|closed| closed.cause.to_string())
-    };
-    let row = |(ip, left): (std::net::IpAddr, std::time::Duration)| BanRow {
-        address: ip.to_string(),
-        seconds_left: left.as_secs(),
-        reason: reason(canonical_ip(ip)),
-    };
-    engine.bans().await.into_iter().map(row).collect()
+        let reason = match last {
+            Some(closed) => Some(closed.cause.to_string()),
+            None => {
+                let (met, _) = engine.why(SocketAddr::new(ip, 0)).await;
+                met.into_iter().rev().find(|met| !is_session(met)).and_then(|met| met.closed)
+            }
+        };
+        rows.push(BanRow { address: ip.to_string(), seconds_left: left.as_secs(), reason });
+    }
+    rows
 }
 
 /// The hops from the socket to a session.
@@ -179,10 +194,16 @@ pub(super) async fn hops(engine: &EngineHandle, limits: &Limits) -> Vec<Hop> {
 
 async fn dials(engine: &EngineHandle) -> Hop {
     let dial = engine.dial().report().await;
-    let waiting = dial.waiting.iter().map(|(addr, wait, failures)| {
-        format!("{addr} is dialled again in {wait:.1} s after {failures} attempts")
-    });
-    let waiting: Vec<String> = waiting.collect();
+    let mut waiting = Vec::new();
+    for (addr, wait, failures) in dial.waiting.iter().take(WAITING) {
+        let (met, _) = engine.why(*addr).await;
+        let last = met.iter().find(|met| met.live.is_none()).and_then(|met| met.closed.clone());
+        let last = last.map_or_else(String::new, |cause| format!(", the last: {cause}"));
+        waiting.push(format!("{addr} is dialled again in {wait:.1} s after {failures} attempts{last}"));
+    }
+    if dial.waiting.len() > WAITING {
+        waiting.push(format!("{} others wait too", dial.waiting.len() - WAITING));
+    }
     let detail = if waiting.is_empty() {
         format!("{} attempts or sessions are out, {} addresses known", dial.out.len(), dial.known)
     } else {
