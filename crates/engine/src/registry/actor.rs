@@ -192,6 +192,7 @@ impl Registry {
                 self.state.ban(ip, now, lasts.unwrap_or(self.state.usual_ban()));
                 let closed = self.close(|handle| matches(SocketAddr::new(ip, 0), handle.addr), &cause);
                 self.publish_bans();
+                tracing::info!(address = %ip, %cause, "banned");
                 let _ = tell.send(closed);
             }
             Ask::Unban(ip, tell) => {

@@ -165,7 +165,8 @@ proptest! {
                             CloseCause::PeerClosed
                         };
                         let end = || SessionEnd { generation: one.generation, cause: cause.clone(), ledger: Ledger::default(), passage: None };
-                        prop_assert!(state.ended(end(), now).is_some());
+                        let banned = state.ended(end(), now).map(|closed| closed.banned);
+                        prop_assert_eq!(banned, Some(ban && !one.candidate.reserved));
                         prop_assert!(!twice || state.ended(end(), now).is_none(), "an end counts once");
                     }
                 }
