@@ -1,4 +1,5 @@
-//! Two hundred seeds over the scenarios of mixed trouble, under every invariant, in two halves for two processors.
+//! Two hundred seeds over the scenarios of mixed trouble and two hundred over the overlay's, under every invariant, each
+//! in two halves for two processors.
 //!
 //! A failure prints the scenario, its seed and the command that shows it again.
 
@@ -31,10 +32,24 @@ const TURNS: [&str; 20] = [
     "eclipse",
 ];
 
-fn run(half: u64) {
+/// The same for the overlay. Its long one shows nothing that a seed changes, and takes as much as ten others.
+const OVERLAY_TURNS: [&str; 10] = [
+    "overlay-simultaneous",
+    "overlay-churn",
+    "overlay-thief",
+    "overlay-simultaneous",
+    "overlay-churn",
+    "overlay-flood",
+    "overlay-thief",
+    "overlay-storm",
+    "overlay-churn",
+    "overlay-bootstrap",
+];
+
+fn run(turns: &[&str], half: u64) {
     for seed in (half..SEEDS).step_by(2) {
         // Both halves get every scenario: the turn advances once for every two seeds.
-        let name = TURNS[(seed / 2) as usize % TURNS.len()];
+        let name = turns[(seed / 2) as usize % turns.len()];
         let scenario = scenarios::find(name).unwrap_or_else(|| panic!("{name} is a scenario"));
         if let Err(failure) = (scenario.run)(seed) {
             panic!("{failure}");
@@ -44,12 +59,22 @@ fn run(half: u64) {
 
 #[test]
 fn even_seeds_hold() {
-    run(0);
+    run(&TURNS, 0);
 }
 
 #[test]
 fn odd_seeds_hold() {
-    run(1);
+    run(&TURNS, 1);
+}
+
+#[test]
+fn even_seeds_of_the_overlay_hold() {
+    run(&OVERLAY_TURNS, 0);
+}
+
+#[test]
+fn odd_seeds_of_the_overlay_hold() {
+    run(&OVERLAY_TURNS, 1);
 }
 
 #[test]

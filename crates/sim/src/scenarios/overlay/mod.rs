@@ -1,4 +1,4 @@
-//! The overlay in simulated worlds: storms, races, churn, and many nodes that find each other.
+//! The overlay in simulated worlds: storms, races, churn, attacks, and many nodes that find each other.
 //!
 //! `rookery sim` runs each scenario small. Those whose size matters take it as a plan, so that tests run the same
 //! scenario larger.
@@ -6,9 +6,12 @@
 mod bootstrap;
 mod churn;
 mod crossing;
+mod flood;
 mod long;
 mod overlay_world;
+mod rogue;
 mod storm;
+mod thief;
 
 use super::Scenario;
 
@@ -18,5 +21,12 @@ pub use long::{Long, long};
 pub use storm::{Storm, storm};
 
 /// All of them.
-pub(super) const ALL: [Scenario; 5] =
-    [storm::SCENARIO, crossing::SCENARIO, churn::SCENARIO, bootstrap::SCENARIO, long::SCENARIO];
+pub(super) const ALL: [Scenario; 7] = [
+    storm::SCENARIO,
+    crossing::SCENARIO,
+    churn::SCENARIO,
+    flood::SCENARIO,
+    thief::SCENARIO,
+    bootstrap::SCENARIO,
+    long::SCENARIO,
+];
