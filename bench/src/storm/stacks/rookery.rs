@@ -27,7 +27,9 @@ const NETWORK: &str = "storm";
 pub async fn serve(plan: &Plan, answered: Arc<Answered>) -> Outcome<Serving> {
     let limits = ServiceLimits { at_once: plan.peers, most_body: REQUEST as u64, within: DEADLINE };
     let builder = builder(plan, SERVER).serve(service(), limits, Arc::new(Answers(answered)));
-    let (node, handle) = start(plan, builder).await?;
+    // As `Builder::start` does for a node that listens, or what a clamped kernel leaves of it.
+    let (node, handle) =
+        start(builder, if plan.default_buffers { Udp::DRAINED } else { Udp::LARGE.drained() }).await?;
     let address = *handle.listening().first().ok_or("a node that listens nowhere")?;
     let invitation = format!("{address}/{}", handle.id());
     Ok(Serving { invitation, _held: Box::new((follow(node), handle)) })
@@ -58,7 +60,8 @@ pub async fn peers(plan: &Plan, invitation: &str) -> Outcome<Vec<Attempt>> {
     let address = address.parse::<SocketAddr>().map_err(said)?;
     let mut peers = Vec::with_capacity(plan.peers);
     for number in 0..plan.peers {
-        let (node, handle) = start(plan, builder(plan, plan.source(number))).await?;
+        let udp = if plan.default_buffers { Udp::AS_THEY_ARE } else { Udp::LARGE };
+        let (node, handle) = start(builder(plan, plan.source(number)), udp).await?;
         let server = server.to_owned();
         peers.push(Box::pin(async move {
             let session = handle.connect(vec![address]).await.map_err(said)?;
@@ -88,9 +91,8 @@ fn builder(plan: &Plan, at: SocketAddr) -> Builder {
     Builder::new(NETWORK).keys(keys).local().outbound(0).listen(at)
 }
 
-async fn start(plan: &Plan, builder: Builder) -> Outcome<(Node, Handle)> {
-    let datagrams = if plan.default_buffers { Udp::AS_THEY_ARE } else { Udp::LARGE };
-    builder.start_in(&Env::system(), Arc::new(datagrams)).await.map_err(said)
+async fn start(builder: Builder, udp: Udp) -> Outcome<(Node, Handle)> {
+    builder.start_in(&Env::system(), Arc::new(udp)).await.map_err(said)
 }
 
 /// Takes the events of a node, as applications do.

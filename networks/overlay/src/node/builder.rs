@@ -209,7 +209,9 @@ impl Builder {
     /// # Errors
     /// When its folder cannot be used, an address cannot be listened on, or keys cannot be made.
     pub async fn start(self) -> Result<(Node, Handle), StartError> {
-        self.start_in(&Env::system(), Arc::new(Udp::LARGE)).await
+        // Who listens may meet a storm, and empties its socket also while every core computes.
+        let udp = if self.listen.is_empty() { Udp::LARGE } else { Udp::LARGE.drained() };
+        self.start_in(&Env::system(), Arc::new(udp)).await
     }
 
     /// Starts the node in surroundings of the caller's: a scope of its own below `env`'s, these sockets.
