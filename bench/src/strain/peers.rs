@@ -186,7 +186,11 @@ impl Peers {
                 state.took_ms.push((now - began).as_secs_f64() * 1e3);
                 state.live.push_back((now, peer));
             }
-            Err(why) => state.failed(why),
+            Err(why) => {
+                // The server may have a session of it, and has been told goodbye just now.
+                state.ended.push_back(Ended { at: now, peer: name, silently: false });
+                state.failed(why);
+            }
         }
     }
 
@@ -232,10 +236,10 @@ impl Peers {
             }
             next += period;
             while under_way.try_join_next().is_some() {}
-            let ended = self.end_one(turn % 2 == 0);
+            // When all are on their way, there are none to be replaced.
+            let Some(ended) = self.end_one(turn % 2 == 0) else { continue };
             // Of each kind of end, every other one comes back as who it was.
-            let again = ended.filter(|_| turn % 4 < 2);
-            let Ok(identity) = again.map_or_else(identity, Ok) else { continue };
+            let Ok(identity) = (if turn % 4 < 2 { Ok(ended) } else { identity() }) else { continue };
             let peers = self.clone();
             under_way.spawn(async move { peers.arrive(identity).await });
         }
