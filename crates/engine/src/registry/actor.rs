@@ -338,6 +338,9 @@ impl Registry {
         let mut view = held.facts.clone();
         view.seconds = self.env.clock.now().saturating_duration_since(held.since).as_secs();
         view.fill(&held.handle.stats);
+        // Where no ping has measured one, the transport may have.
+        view.rtt_ms =
+            view.rtt_ms.or_else(|| held.handle.mux().map(|mux| mux.stats().rtt.as_secs_f64() * 1e3));
         view
     }
 
