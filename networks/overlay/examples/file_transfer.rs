@@ -1,7 +1,7 @@
 //! A streaming request: a file of any size, in little memory, as fast as its reader and no faster.
 //!
 //! ```sh
-//! cargo run -p rookery-overlay --example file_transfer -- receive 127.0.0.1:4001 /tmp/inbox 1000000
+//! cargo run -p rookery-overlay --example file_transfer -- receive 127.0.0.1:4001 inbox 1000000
 //! cargo run -p rookery-overlay --example file_transfer -- send 127.0.0.1:4001 FILE     # in a second terminal
 //! ```
 //!
