@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rookery_engine::{StreamPeer, StreamService};
+use rookery_base::CloseCause;
+use rookery_engine::{PeerHandle, StreamPeer, StreamService};
 use rookery_runtime::{BoxFuture, Clock, OnPanic};
 use rookery_transport::{MuxStream, WriteHalf};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -181,11 +182,23 @@ impl RequestServer {
     }
 }
 
+/// Ends the session for a handler's panic, before its scope ends: else the peer would be told that the node stops.
+struct Blame(PeerHandle);
+
+impl Drop for Blame {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.close(CloseCause::Panic);
+        }
+    }
+}
+
 impl StreamService for RequestServer {
     fn accept(&self, peer: &StreamPeer, stream: MuxStream) {
         let (server, peer) = (self.clone(), peer.clone());
         peer.env.scope.clone().spawn("request", OnPanic::EndScope, async move {
             let (env, session) = (peer.env.clone(), peer.handle.generation.0);
+            let _blame = Blame(peer.handle.clone());
             let verdict = match server.serve(peer, stream).await {
                 Ok(()) => "served",
                 Err(RequestError::Broken(_)) => "broken",
