@@ -79,7 +79,7 @@ pub struct Peers {
     #[arg(long, value_name = "ADDRESS")]
     pub peer: Vec<String>,
     /// Accept peers on this IP or IP:PORT; repeat for more [default: accept nobody; in the
-    /// overlay: [::]]
+    /// overlay: on all addresses]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<String>,
     /// Begin a new chain with the 150 headers of this file, in hnsd's format, instead of genesis
