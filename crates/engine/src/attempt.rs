@@ -26,7 +26,7 @@ use crate::accounts::Passage;
 use crate::engine::Shared;
 use crate::registry::state::Candidate;
 use crate::routine::{self, Start};
-use crate::{Admit, Approach, Established};
+use crate::{Admit, Approach, Established, Precedence};
 
 /// A session that a dial led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +82,8 @@ pub(crate) struct Attempt<T> {
     pub passage: Option<Passage>,
     /// Who wants to know when there is a session.
     pub registered: Option<oneshot::Sender<Dialled>>,
+    /// Who has answered, once that is proven; also where no session comes of it.
+    pub who: Arc<OnceLock<PeerId>>,
     pub stopper: Stopper,
     /// Dropped when the handshake has ended, well or not.
     pub while_shaking: T,
@@ -97,6 +99,7 @@ impl<T> Attempt<T> {
             connect: Duration::MAX,
             passage: None,
             registered: None,
+            who: Arc::default(),
             stopper: Stopper::new(scope.clone()),
             while_shaking,
         }
@@ -110,11 +113,11 @@ pub(crate) async fn run<T>(
     env: Env,
     attempt: Attempt<T>,
 ) -> Result<CloseCause, CloseCause> {
-    let Attempt { arrival, direction, reserved, connect, passage, registered, stopper, while_shaking } =
+    let Attempt { arrival, direction, reserved, connect, passage, registered, who, stopper, while_shaking } =
         attempt;
     let (remote, unix) = (arrival.remote(), env.clock.unix());
     let mut tally = Tally { began: env.clock.now(), env: env.clone(), outcome: None };
-    let mut shaking = Shaking { shared, env, direction, reserved, connect, passage, stopper };
+    let mut shaking = Shaking { shared, env, direction, reserved, connect, passage, who, stopper };
     let start = shaking.run(arrival).await;
     if let (Err(cause), Some(passage)) = (&start, shaking.passage.take()) {
         passage.end(cause);
@@ -167,6 +170,7 @@ struct Shaking<'a> {
     reserved: bool,
     connect: Duration,
     passage: Option<Passage>,
+    who: Arc<OnceLock<PeerId>>,
     stopper: Stopper,
 }
 
@@ -204,6 +208,9 @@ impl Shaking<'_> {
 
     async fn register(&mut self, established: Established) -> Result<Start, CloseCause> {
         let (shared, facts) = (self.shared, &established.facts);
+        if facts.precedence != Precedence::NONE {
+            let _ = self.who.set(facts.peer);
+        }
         let mut admitted = Vec::new();
         for service in shared.network.services() {
             match service.admit(facts) {

@@ -2,7 +2,8 @@
 //!
 //! Peers that the operator named are redialled with a backoff that resets only after a healthy minute. The other
 //! outbound slots are filled from the book, one address group at a time. An attempt holds a ticket from the dial to
-//! the end of its session, so that the dialer always knows what is out and learns each end exactly once.
+//! the end of its session, so that the dialer always knows what is out and learns each end exactly once. Addresses of
+//! peers that are connected already, by whichever side's dial, are left alone ([`whose`](crate::whose)).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rookery_base::id::canonical_addr;
-use rookery_base::{AddrGroup, CloseCause, Direction};
+use rookery_base::{AddrGroup, CloseCause, Direction, PeerId};
 use rookery_observe::metrics::Outcome;
 use rookery_runtime::ticket::tickets;
 use rookery_runtime::{
@@ -26,7 +27,10 @@ use crate::attempt::{self, Attempt};
 use crate::book::{Book, Entry, Record};
 use crate::connect::{DialPace, Dials, Unreached, first_dial, instead};
 use crate::engine::Shared;
+use crate::network::ANOTHER_STAYS;
+use crate::registry::watch::StateWatch;
 use crate::session::PeerHandle;
+use crate::whose::Whose;
 use crate::{Command, PeerFacts};
 
 /// How often empty outbound slots are looked at; hsd's refill.
@@ -109,6 +113,8 @@ pub enum AddressMail {
     Asked(PeerHandle),
     /// A session with a peer that we dialled is established.
     Connected(SocketAddr, u64),
+    /// These addresses are those of these peers, as they say themselves.
+    Claimed(Vec<(SocketAddr, PeerId)>),
     /// The address is our own.
     Own(SocketAddr),
     /// A lane has ended.
@@ -153,6 +159,8 @@ pub(crate) struct DialEnd {
     outcome: &'static str,
     /// How long the peer was connected, by this attempt or by the session that won over it.
     healthy: Duration,
+    /// Whether somebody answered who is connected already, or who that is.
+    answered: Option<Option<PeerId>>,
 }
 
 /// A peer that the operator named.
@@ -219,6 +227,8 @@ pub(crate) struct Dialer {
     returns: Returns<DialEnd>,
     /// Attempts and sessions that are out.
     out: BTreeSet<SocketAddr>,
+    whose: Whose,
+    states: StateWatch,
     inbox: AddressInbox,
     asks: mpsc::Receiver<Ask>,
     asked_names: Option<Instant>,
@@ -257,6 +267,8 @@ impl Dialer {
             office,
             returns,
             out: BTreeSet::new(),
+            whose: Whose::default(),
+            states: shared.registry.watch(),
             inbox,
             asks: asked,
             asked_names: None,
@@ -282,6 +294,8 @@ impl Dialer {
             tokio::select! {
                 biased;
                 () = self.shared.env.scope.cancelled() => break,
+                // None once the registry has ended: then nobody is connected.
+                Some(told) = self.states.next() => self.whose.changed(&told, clock.now()),
                 end = self.returns.next() => self.ended(end),
                 // None once every handle is gone: then nobody asks, and the rest goes on.
                 Some(ask) = self.asks.recv() => self.answer(ask),
@@ -306,8 +320,9 @@ impl Dialer {
             .collect();
         for addr in due {
             // An attempt from before the peer was named is still out: its end sets the next time. Without a ticket
-            // the peer waits for one like everybody else.
-            let begun = self.out.contains(&addr) || self.dial(addr, true);
+            // the peer waits for one like everybody else, and one that is connected without our dial is looked at again.
+            let begun =
+                self.out.contains(&addr) || (!self.whose.is_connected(addr, now) && self.dial(addr, true));
             if let Some(named) = self.named.get_mut(&addr) {
                 named.next = (!begun).then(|| now + REFILL);
             }
@@ -350,9 +365,10 @@ impl Dialer {
     fn pick(&mut self) -> Option<SocketAddr> {
         let (doors, now) = (self.shared.registry.doors.borrow().clone(), self.shared.env.clock.now());
         let groups: Vec<AddrGroup> = self.out.iter().map(|addr| AddrGroup::of(addr.ip())).collect();
-        let (out, one_per_group) = (&self.out, self.one_per_group);
+        let (out, whose, one_per_group) = (&self.out, &self.whose, self.one_per_group);
         let mut exclude = |entry: &Entry| {
             out.contains(&entry.addr)
+                || whose.is_connected(entry.addr, now)
                 || doors.refuses(entry.addr.ip(), now)
                 || (one_per_group && groups.contains(&entry.group()))
         };
@@ -362,7 +378,8 @@ impl Dialer {
     /// Starts an attempt; false when no ticket is left.
     fn dial(&mut self, addr: SocketAddr, reserved: bool) -> bool {
         // What is told of an attempt that ends without saying anything: it can only have panicked.
-        let end = DialEnd { addr, outcome: CloseCause::Panic.label(), healthy: Duration::ZERO };
+        let end =
+            DialEnd { addr, outcome: CloseCause::Panic.label(), healthy: Duration::ZERO, answered: None };
         let Some(ticket) = self.office.issue(end) else { return false };
         self.out.insert(addr);
         self.book.attempted(addr, self.shared.env.clock.unix());
@@ -379,6 +396,9 @@ impl Dialer {
     fn ended(&mut self, end: DialEnd) {
         self.out.remove(&end.addr);
         let env = &self.shared.env;
+        if let Some(peer) = end.answered {
+            self.whose.answered(end.addr, peer, env.clock.now());
+        }
         let outcome = end.outcome;
         env.metrics.dials.get_or_create(&Outcome { outcome }).inc();
         env.trace("dial_end", 0, 0, 0, outcome);
@@ -401,6 +421,9 @@ impl Dialer {
             }
             AddressMail::Connected(addr, services) => {
                 self.book.succeeded(addr, services, unix);
+            }
+            AddressMail::Claimed(addrs) => {
+                addrs.iter().for_each(|(addr, peer)| self.whose.claimed(*addr, peer));
             }
             AddressMail::Own(addr) => self.book.mark_self(addr),
             AddressMail::Gone => {}
@@ -514,7 +537,15 @@ async fn dial_once(
     let (clock, scope) = (env.clock, env.scope.clone());
     let arrival = Arrival::Ready(conn);
     let begun = Attempt { reserved, ..Attempt::new(arrival, Direction::Outbound, &scope, permit) };
+    let who = Arc::clone(&begun.who);
     let ended = attempt::run(&shared, env, begun).await;
+    let (Ok(cause) | Err(cause)) = &ended;
+    let stays_another =
+        matches!(cause, CloseCause::Duplicate(_) | CloseCause::ByPeer { code: ANOTHER_STAYS, .. });
+    ticket.answered = match who.get() {
+        Some(peer) => Some(Some(*peer)),
+        None => stays_another.then_some(None),
+    };
     ticket.outcome = match &ended {
         Ok(_) => "session",
         Err(cause) => {

@@ -19,6 +19,7 @@
 //! | [`accept`], [`admission`], [`attempt`] | who may begin a handshake, and what becomes of it |
 //! | [`accounts`] | where every arrival is: none is lost, none counted twice |
 //! | [`dial`], [`connect`], [`book`] | whom we dial and how, and which addresses are known |
+//! | `whose` | which addresses are those of connected peers, and need no dial |
 //! | [`engine`] | starts and stops all of it |
 //!
 //! Why it cannot deadlock: a routine never awaits a reactor (it parks its own reading); a reactor never awaits a
@@ -46,6 +47,7 @@ pub mod routine;
 pub mod service;
 pub mod session;
 mod streams;
+mod whose;
 mod writer;
 
 pub use accounts::Accounts;

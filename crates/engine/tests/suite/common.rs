@@ -334,6 +334,8 @@ pub struct Build {
     pub identity: u8,
     pub at: SocketAddr,
     pub connect: Vec<SocketAddr>,
+    /// Addresses in its book, from which it dials by itself.
+    pub seeds: Vec<SocketAddr>,
     pub limits: Limits,
     pub meddle: Arc<dyn Meddle>,
     pub lanes: LaneLimits,
@@ -355,6 +357,7 @@ impl Build {
             identity,
             at: SocketAddr::from(([50, identity, 0, 1], 4000)),
             connect: Vec::new(),
+            seeds: Vec::new(),
             limits: Limits::LOCAL,
             meddle: Arc::new(()),
             lanes: LaneLimits::PEER,
@@ -376,7 +379,9 @@ impl Build {
         let (_, inbox) = addresses(&env, 100);
         let mut rng = env.rng.fork("book", 0);
         let book = Book::new(BookConfig::new(0, 1, 0).with_private(), &mut rng);
-        let dial = DialConfig { pace: self.pace, ..DialConfig::only(self.connect, book) };
+        let (only_named, seeds) = (self.seeds.is_empty(), self.seeds);
+        let only = DialConfig::only(self.connect, book);
+        let dial = DialConfig { pace: self.pace, only_named, seeds, outbound: 8, ..only };
         let config = EngineConfig { listen: vec![self.at], dial, limits: self.limits };
         let process = ByteBudget::root("process", 64 << 20);
         let ip = self.at.ip();

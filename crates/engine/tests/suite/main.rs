@@ -10,5 +10,6 @@ mod dialling;
 mod limits;
 mod pairs;
 mod panics;
+mod planning;
 mod sessions;
 mod stopping;

@@ -39,7 +39,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -216,6 +216,13 @@ impl DiscoveryPipe {
         if !addrs.is_empty() {
             let bytes = size_of::<BookRecord>() * addrs.len();
             self.tell_book(AddressMail::Heard(addrs, self.source), bytes);
+            let owned = |record: &SignedRecord| {
+                let (addrs, owner) = (record.addrs.clone(), record.id());
+                addrs.into_iter().map(move |addr| (addr, owner))
+            };
+            let owners: Vec<(SocketAddr, PeerId)> = current.iter().flat_map(owned).collect();
+            let bytes = size_of::<(SocketAddr, PeerId)>() * owners.len();
+            self.tell_book(AddressMail::Claimed(owners), bytes);
         }
         let bytes = current.iter().map(|record| record.raw().len()).sum();
         self.mailer.tell(Mail::Records(self.session, current), bytes)
