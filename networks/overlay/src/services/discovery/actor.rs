@@ -179,9 +179,8 @@ impl Discovery {
                 self.peers.insert(peer.generation, peer);
             }
             Mail::Records(from, records) => {
-                let Some((teller, _)) = self.table.session(from) else { return };
                 for record in records {
-                    let taken = self.table.take(record, teller, unix);
+                    let taken = self.table.take(record, unix);
                     if taken == Taken::NoRoom {
                         self.env.trace("record", from.0, 0, 0, "no_room");
                     }
@@ -190,7 +189,7 @@ impl Discovery {
             Mail::Asked(from, most) => self.tell(from, most, unix),
             Mail::Gone(session) => {
                 self.peers.remove(&session);
-                self.table.gone(session);
+                self.table.gone(session, unix);
             }
         }
     }

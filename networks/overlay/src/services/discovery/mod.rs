@@ -10,7 +10,7 @@
 //!
 //! **Confirmed before disclosed.** A record is passed on only when we have had a session with its owner's proven identity at
 //! one of its addresses, dialled by either side: QUIC has then shown that the owner receives there. What we merely heard is
-//! dialled, and not told. So a lie travels one hop, and a thousand records of nobody end with who told them.
+//! dialled, and neither told nor kept. So a lie travels one hop, and a thousand records of nobody end with who told them.
 //!
 //! **A crowd costs little.** A signature is dearer than a session's own handshake can bear in a storm, so the records of those
 //! that come to us are asked for in turn, [`ASKS_PER_SECOND`]; and of what is told to a crowd of newcomers the sum is bounded
@@ -23,7 +23,8 @@
 //! | abuse | what stops it |
 //! |---|---|
 //! | forged records | the signature; one that fails ends the session |
-//! | records of invented peers | [`PER_TELLER`] unconfirmed ones are kept for one teller, all teller's together at most [`RECORDS`]; none is passed on |
+//! | records of invented peers | none is kept: only a peer with which there is a session has its record taken |
+//! | strangers that come, have their record taken and go | of those that have gone [`ABSENT`] are kept, of all together [`RECORDS`]; who is present displaces who has gone |
 //! | old records shown again | a lower sequence never replaces a higher; records end by their expiry, at most [`LIFETIME_MAX`] from now |
 //! | asking without end | after the first four one question in twenty seconds is answered; the answer is the same within the hour |
 //! | answers that nobody asked for | refused before they are read |
@@ -60,7 +61,7 @@ use crate::wire::discovery as wire;
 use crate::wire::kind::{GET_RECORDS, RECORDS as RECORDS_KIND};
 
 pub use actor::{Discovery, DiscoveryConfig, DiscoveryHandle};
-pub use table::{LIFETIME_MAX, PER_TELLER, RECORDS};
+pub use table::{ABSENT, LIFETIME_MAX, RECORDS};
 
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);

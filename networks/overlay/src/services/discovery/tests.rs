@@ -33,71 +33,113 @@ fn ip() -> IpAddr {
     addr().ip()
 }
 
+fn id(owner: u16) -> PeerId {
+    record(owner, 1, &[]).id()
+}
+
 #[test]
-fn what_was_only_heard_is_not_told_and_a_session_at_its_address_confirms_it() {
+fn what_was_only_heard_is_neither_kept_nor_told_and_a_session_at_its_address_confirms_it() {
     let mut table = table();
-    assert_eq!(table.take(record(1, 1, &[at(1)]), peer(50), UNIX), Taken::New);
-    assert!(table.sample(peer(60), ip(), 16, UNIX).is_empty());
-    table.up(Generation(1), record(1, 1, &[]).id(), at(2), UNIX);
-    assert!(table.sample(peer(60), ip(), 16, UNIX).is_empty(), "another address proves nothing of this one");
+    let heard = record(1, 1, &[at(1)]);
+    assert_eq!(table.take(heard.clone(), UNIX), Taken::Unmet);
+    table.up(Generation(1), id(1), at(2), UNIX);
+    assert_eq!(table.take(heard.clone(), UNIX), Taken::Unmet, "another address proves nothing of this one");
     table.up(Generation(2), peer(5), at(1), UNIX);
-    assert!(table.sample(peer(60), ip(), 16, UNIX).is_empty(), "another identity at its address neither");
-    table.up(Generation(3), record(1, 1, &[]).id(), at(1), UNIX);
-    assert_eq!(table.sample(peer(60), ip(), 16, UNIX), [record(1, 1, &[at(1)]).raw().clone()]);
-    assert_eq!(table.candidates(), [crate::wire::snapshot::Candidate { addr: at(1), reached: UNIX }]);
-    table.gone(Generation(3));
+    assert_eq!(table.take(heard.clone(), UNIX), Taken::Unmet, "another identity at its address neither");
+    table.up(Generation(3), id(1), at(1), UNIX);
+    assert_eq!((table.len(), table.take(heard.clone(), UNIX)), ((0, 0), Taken::New));
+    assert_eq!(table.sample(peer(60), ip(), 16, UNIX), [heard.raw().clone()]);
+    table.gone(Generation(3), UNIX + 9);
+    assert_eq!(table.candidates(), [crate::wire::snapshot::Candidate { addr: at(1), reached: UNIX + 9 }]);
     assert_eq!(table.len(), (1, 1), "what was confirmed stays so");
 }
 
 #[test]
 fn a_newer_record_replaces_an_older_one_and_never_the_other_way_round() {
     let mut table = table();
-    table.up(Generation(1), record(1, 1, &[]).id(), at(1), UNIX);
-    assert_eq!(table.take(record(1, 5, &[at(1)]), peer(50), UNIX), Taken::New);
-    assert_eq!(table.take(record(1, 4, &[at(1)]), peer(50), UNIX), Taken::Known);
-    assert_eq!(
-        table.take(record(1, 5, &[at(9)]), peer(50), UNIX),
-        Taken::Known,
-        "of two with one number the first"
-    );
+    table.up(Generation(1), id(1), at(1), UNIX);
+    assert_eq!(table.take(record(1, 5, &[at(1)]), UNIX), Taken::New);
+    assert_eq!(table.take(record(1, 4, &[at(1)]), UNIX), Taken::Known);
+    assert_eq!(table.take(record(1, 5, &[at(9)]), UNIX), Taken::Known, "of two with one number the first");
     assert_eq!(table.len(), (1, 1));
-    assert_eq!(table.take(record(1, 6, &[at(2)]), peer(50), UNIX), Taken::Newer);
+    assert_eq!(table.take(record(1, 6, &[at(2)]), UNIX), Taken::Newer);
     assert_eq!(table.len(), (1, 0), "the new address is not confirmed");
+    assert!(table.sample(peer(60), ip(), 16, UNIX).is_empty());
 }
 
 #[test]
 fn records_end_and_none_may_last_for_ever() {
     let mut table = table();
+    table.up(Generation(1), id(1), at(1), UNIX);
     let far = UNIX + LIFETIME_MAX.as_secs();
-    assert_eq!(table.take(lasting(1, 1, UNIX, &[at(1)]), peer(50), UNIX), Taken::Untimely);
-    assert_eq!(table.take(lasting(1, 1, far + 1, &[at(1)]), peer(50), UNIX), Taken::Untimely);
-    assert_eq!(table.take(lasting(1, 1, u64::MAX, &[at(1)]), peer(50), UNIX), Taken::Untimely);
-    assert_eq!(table.take(lasting(1, 1, far, &[at(1)]), peer(50), UNIX), Taken::New);
+    assert_eq!(table.take(lasting(1, 1, UNIX, &[at(1)]), UNIX), Taken::Untimely);
+    assert_eq!(table.take(lasting(1, 1, far + 1, &[at(1)]), UNIX), Taken::Untimely);
+    assert_eq!(table.take(lasting(1, 1, u64::MAX, &[at(1)]), UNIX), Taken::Untimely);
+    assert_eq!(table.take(lasting(1, 1, far, &[at(1)]), UNIX), Taken::New);
+    table.gone(Generation(1), UNIX);
     table.expire(far);
     assert_eq!(table.len(), (0, 0));
 }
 
+/// Comes, has its record taken, and goes if it does not stay.
+fn visit(table: &mut Table, n: u16, stays: bool) -> Taken {
+    let session = Generation(u64::from(n));
+    table.up(session, id(n), at(n), UNIX);
+    let taken = table.take(record(n, 1, &[at(n)]), UNIX);
+    if !stays {
+        table.gone(session, UNIX);
+    }
+    taken
+}
+
 #[test]
-fn one_teller_fills_its_own_share_and_all_of_them_no_more_than_the_table() {
+fn strangers_that_come_and_go_displace_one_another_and_nobody_who_is_here() {
     let mut table = table();
-    table.up(Generation(1), record(0, 1, &[]).id(), at(0), UNIX);
-    assert_eq!(table.take(record(0, 1, &[at(0)]), peer(0), UNIX), Taken::New);
-    for n in 1..=100 {
-        let expected = if n <= PER_TELLER as u16 { Taken::New } else { Taken::NoRoom };
-        assert_eq!(table.take(record(n, 1, &[at(n)]), peer(1), UNIX), expected);
+    assert_eq!(visit(&mut table, 0, true), Taken::New);
+    for n in 1..3 * ABSENT as u16 {
+        assert_eq!(visit(&mut table, n, false), Taken::New);
+        assert_eq!(table.len().0, 1 + ABSENT.min(usize::from(n)));
     }
-    for n in 101..2400_u16 {
-        let _ = table.take(record(n, 1, &[at(n)]), peer((n / 60) as u8), UNIX);
+    assert_eq!(table.take(record(0, 1, &[at(0)]), UNIX), Taken::Known, "who stays is known");
+    let last = 3 * ABSENT as u16 - 1;
+    assert_eq!(visit(&mut table, last, false), Taken::Known, "and so is who was here last");
+    assert_eq!(visit(&mut table, 1, false), Taken::New, "not so the first");
+}
+
+#[test]
+fn who_is_here_displaces_who_has_gone_and_nobody_else() {
+    let mut table = table();
+    let gone = 5;
+    for n in 0..RECORDS as u16 {
+        assert_eq!(visit(&mut table, n, n >= gone), Taken::New);
     }
-    assert_eq!(table.len(), (RECORDS, 1), "what is confirmed stays");
+    for n in 0..gone {
+        assert_eq!(visit(&mut table, RECORDS as u16 + n, true), Taken::New, "one who has gone makes room");
+    }
+    assert_eq!(visit(&mut table, 3000, true), Taken::NoRoom);
+    assert_eq!(table.len(), (RECORDS, RECORDS));
+}
+
+#[test]
+fn who_comes_back_before_its_ghost_has_gone_is_here() {
+    let mut table = table();
+    visit(&mut table, 1, true);
+    table.up(Generation(7), id(1), at(1), UNIX);
+    table.gone(Generation(1), UNIX);
+    for n in 100..100 + 2 * ABSENT as u16 {
+        visit(&mut table, n, false);
+    }
+    assert_eq!(table.take(record(1, 1, &[at(1)]), UNIX), Taken::Known);
+    table.gone(Generation(7), UNIX);
+    table.gone(Generation(7), UNIX);
+    assert_eq!(table.len().0, ABSENT, "one more has gone, and one was forgotten");
 }
 
 #[test]
 fn a_sample_is_bounded_the_same_within_the_hour_and_another_one_elsewhere() {
     let mut table = table();
     for n in 0..200 {
-        table.up(Generation(u64::from(n)), record(n, 1, &[]).id(), at(n), UNIX);
-        table.take(record(n, 1, &[at(n)]), peer((n / 50) as u8), UNIX);
+        visit(&mut table, n, n % 2 == 0);
     }
     let group = |a: u8| IpAddr::from([a, 1, 1, 1]);
     let first = table.sample(peer(60), group(20), 16, UNIX);
@@ -105,7 +147,7 @@ fn a_sample_is_bounded_the_same_within_the_hour_and_another_one_elsewhere() {
     assert_eq!(table.sample(peer(61), group(20), 16, UNIX + 60), first, "another identity of the same group");
     assert_ne!(table.sample(peer(60), group(21), 16, UNIX), first);
     assert_ne!(table.sample(peer(60), group(20), 16, UNIX + 3600), first);
-    let own = record(3, 1, &[]).id();
+    let own = id(3);
     let told = table.sample(own, group(20), 200, UNIX);
     assert_eq!(told.len(), 199, "nobody is told of himself");
 }
