@@ -202,9 +202,9 @@ impl Routine {
 
     fn handle(&mut self, event: Event) -> Option<CloseCause> {
         match event {
-            Event::Closed => Some(self.closer.cause().cloned().unwrap_or(CloseCause::Shutdown)),
-            // A panic in this peer's writer cancels the scope too; the first cause still wins.
-            Event::Stopping => Some(self.closer.cause().cloned().unwrap_or(CloseCause::Shutdown)),
+            Event::Closed | Event::Stopping => {
+                Some(self.closer.cause().cloned().unwrap_or_else(|| self.unsaid()))
+            }
             Event::Mail(Some(Mail::Command(service, command))) => {
                 self.commands += 1;
                 self.command(service, command)
@@ -233,6 +233,12 @@ impl Routine {
             }
             Event::Due => None,
         }
+    }
+
+    /// Why the scope has ended, where nobody said: a panic in another task of this peer, its writer or a stream's handler, ends
+    /// it as the node's stop does, and is our own fault.
+    fn unsaid(&self) -> CloseCause {
+        if self.env.scope.ended_by_panic() { CloseCause::Panic } else { CloseCause::Shutdown }
     }
 
     fn start_pipes(&mut self) -> Option<CloseCause> {

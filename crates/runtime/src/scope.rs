@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct Scope {
     /// This scope's own tracker and those of all above it: a parent waits for its children's tasks too.
     trackers: Arc<Vec<TaskTracker>>,
     running: Arc<Mutex<Running>>,
+    /// A panic of one of its own tasks has ended it.
+    panicked: Arc<AtomicBool>,
     tree: Arc<Tree>,
 }
 
@@ -81,6 +84,7 @@ impl Scope {
             token: tree.root.clone(),
             trackers: Arc::new(vec![TaskTracker::new()]),
             running: Arc::default(),
+            panicked: Arc::default(),
             tree,
         }
     }
@@ -95,6 +99,7 @@ impl Scope {
             token: self.token.child_token(),
             trackers: Arc::new(trackers),
             running: Arc::clone(&self.running),
+            panicked: Arc::default(),
             tree: Arc::clone(&self.tree),
         }
     }
@@ -202,6 +207,11 @@ impl Scope {
         self.token.is_cancelled()
     }
 
+    /// Whether a panic of one of its own tasks has ended this scope: then it was not asked to stop.
+    pub fn ended_by_panic(&self) -> bool {
+        self.panicked.load(SeqCst)
+    }
+
     /// Cancels the scope and everything below it.
     pub fn cancel(&self) {
         self.token.cancel();
@@ -250,7 +260,10 @@ impl Scope {
     fn panicked(&self, name: &'static str, on_panic: OnPanic, panic: &(dyn std::any::Any + Send)) {
         let text = self.record_panic(name, panic);
         match on_panic {
-            OnPanic::EndScope => self.cancel(),
+            OnPanic::EndScope => {
+                self.panicked.store(true, SeqCst);
+                self.cancel();
+            }
             OnPanic::StopNode => self.stop_node(text),
         }
     }
@@ -287,6 +300,7 @@ mod tests {
         a.spawn("routine", OnPanic::EndScope, async { panic!("boom") });
         a.cancelled().await;
         assert!(!b.is_cancelled() && !root.is_cancelled());
+        assert!(a.ended_by_panic() && !b.ended_by_panic() && !root.ended_by_panic());
         assert_eq!(root.panics(), ["routine in a panicked: boom"]);
         assert_eq!(root.stop_cause(), None);
         root.close(SOON).await.unwrap();

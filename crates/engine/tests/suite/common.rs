@@ -14,9 +14,9 @@ use rookery_engine::dial::{DialConfig, addresses};
 use rookery_engine::{
     Admit, Answer, Approach, Caps, Command, Deframe, DialPace, Enframe, Engine, EngineConfig, EngineHandle,
     Established, Flow, Head, KindSpec, LaneName, Limits, Link, Network, Outbox, Over, PeerFacts, PeerHandle,
-    Pipe, Precedence, Rate, RequestKey, Role, Service, UnknownKind,
+    Pipe, Precedence, Rate, RequestKey, Role, Service, StreamPeer, StreamService, UnknownKind,
 };
-use rookery_runtime::{BoxFuture, Env, FairMailbox, Instant, LaneLimits};
+use rookery_runtime::{BoxFuture, Env, FairMailbox, Instant, LaneLimits, OnPanic};
 use rookery_testkit::{Scripted, Switchboard};
 use rookery_transport::{Conn, Mux, MuxConn, MuxStream, StreamConn, cause_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,6 +37,10 @@ pub enum Hook {
     Close,
     Drop,
     Enframe,
+    /// A task of the peer's that serves a stream.
+    Stream,
+    /// What takes the streams that the peer opens.
+    Streams,
 }
 
 /// What a test does there. By default nothing.
@@ -153,6 +157,7 @@ struct Meddled {
 
 struct MeddledService(Arc<dyn Service>, Arc<dyn Meddle>);
 struct MeddledPipe(Box<dyn Pipe>, Arc<dyn Meddle>);
+struct MeddledStreams(Arc<dyn Meddle>);
 struct MeddledLink<T>(T, Arc<dyn Meddle>);
 
 impl Network for Meddled {
@@ -187,6 +192,9 @@ impl Network for Meddled {
     }
     fn services(&self) -> &[Arc<dyn Service>] {
         &self.services
+    }
+    fn streams(&self) -> Option<Arc<dyn StreamService>> {
+        Some(Arc::new(MeddledStreams(Arc::clone(&self.meddle))))
     }
     fn unknown_kind(&self, kind: Kind) -> UnknownKind {
         if kind.0 >= 200 { UnknownKind::Skip(1 << 20) } else { UnknownKind::Refuse }
@@ -223,6 +231,18 @@ async fn introduce(
     let incarnation = conn.read.read_u64().await.map_err(|error| cause_of(&error))?;
     let theirs = conn.read.read_u64().await.map_err(|error| cause_of(&error))?;
     Ok(Precedence { incarnation, attempt: own.max(theirs) })
+}
+
+impl StreamService for MeddledStreams {
+    fn accept(&self, peer: &StreamPeer, stream: MuxStream) {
+        self.0.at(Hook::Streams);
+        let meddle = Arc::clone(&self.0);
+        peer.env.scope.spawn("stream", OnPanic::EndScope, async move {
+            let _stream = stream;
+            meddle.at(Hook::Stream);
+            std::future::pending::<()>().await;
+        });
+    }
 }
 
 impl Deframe for MeddledLink<Box<dyn Deframe>> {

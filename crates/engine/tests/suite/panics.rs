@@ -256,3 +256,44 @@ async fn a_panic_ends_its_open_requests_in_the_metrics_too() {
     assert_eq!(told, Some(format!("closed: {}", CloseCause::Panic)), "the ledger survives");
     node.stop().await;
 }
+
+/// A panic in a task beside the routine, in what serves the peer's streams or in one stream's handler, is our own fault
+/// wherever the session's end is told of: in the ledger, in the metrics and to the peer. The node goes on.
+#[tokio::test(start_paused = true)]
+async fn a_panic_beside_the_routine_is_told_as_one() {
+    for hook in [Hook::Stream, Hook::Streams] {
+        let board = Switchboard::default();
+        let server = Build { meddle: Trap::new(hook), incarnation: Some(1), ..Build::new(1) };
+        let server = server.start(&board).await;
+        let client = Build { mux: true, incarnation: Some(2), ..Build::new(2) }.start(&board).await;
+        for turn in 0..2 {
+            let dialled = client.engine.dial_now(vec![server.at]).await.unwrap();
+            let session = client.engine.session(dialled.peer).await.unwrap();
+            let stream = session.mux().unwrap().open().await.unwrap();
+            client.settle().await;
+            if turn == 1 {
+                assert_eq!(
+                    server.engine.peers().await.len(),
+                    1,
+                    "{hook:?}: the trap has sprung, the node goes on"
+                );
+                drop(stream);
+                continue;
+            }
+            let closed = server.engine.closed().await;
+            assert_eq!(closed[0].cause, CloseCause::Panic, "{hook:?}");
+            let told = closed[0].ledger.entries().last().unwrap().what.clone();
+            assert_eq!(told, format!("closed: {}", CloseCause::Panic), "{hook:?}");
+            assert_eq!(server.metric("disconnect_total", "panic"), 1, "{hook:?}");
+            assert_eq!(server.metric("panics_total", ""), 1, "{hook:?}");
+            let theirs = client.engine.closed().await;
+            assert!(
+                matches!(theirs[0].cause, CloseCause::ByPeer { code: 4, .. }),
+                "{hook:?}: {}",
+                theirs[0].cause
+            );
+        }
+        client.stop().await;
+        server.stop().await;
+    }
+}
