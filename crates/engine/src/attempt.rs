@@ -19,7 +19,7 @@ use rookery_base::{
 };
 use rookery_observe::metrics::Outcome;
 use rookery_runtime::{Env, Instant, Scope};
-use rookery_transport::{Arrival, cause_of};
+use rookery_transport::{Arrival, Entering, cause_of};
 use tokio::sync::oneshot;
 
 use crate::accounts::Passage;
@@ -78,6 +78,8 @@ pub(crate) struct Attempt<T> {
     pub reserved: bool,
     /// Deadline for the connection's own handshake.
     pub connect: Duration,
+    /// Deadline for the network's handshake, where it is shorter than the network's own.
+    pub hello: Duration,
     /// Where an arrival is counted; none for those that we dialled.
     pub passage: Option<Passage>,
     /// Who wants to know when there is a session.
@@ -97,6 +99,7 @@ impl<T> Attempt<T> {
             direction,
             reserved: false,
             connect: Duration::MAX,
+            hello: Duration::MAX,
             passage: None,
             registered: None,
             who: Arc::default(),
@@ -113,11 +116,11 @@ pub(crate) async fn run<T>(
     env: Env,
     attempt: Attempt<T>,
 ) -> Result<CloseCause, CloseCause> {
-    let Attempt { arrival, direction, reserved, connect, passage, registered, who, stopper, while_shaking } =
-        attempt;
+    let Attempt { arrival, direction, reserved, registered, while_shaking, .. } = attempt;
+    let Attempt { connect, hello, passage, who, stopper, .. } = attempt;
     let (remote, unix) = (arrival.remote(), env.clock.unix());
     let mut tally = Tally { began: env.clock.now(), env: env.clone(), outcome: None };
-    let mut shaking = Shaking { shared, env, direction, reserved, connect, passage, who, stopper };
+    let mut shaking = Shaking { shared, env, direction, reserved, connect, hello, passage, who, stopper };
     let start = shaking.run(arrival).await;
     if let (Err(cause), Some(passage)) = (&start, shaking.passage.take()) {
         passage.end(cause);
@@ -169,6 +172,7 @@ struct Shaking<'a> {
     direction: Direction,
     reserved: bool,
     connect: Duration,
+    hello: Duration,
     passage: Option<Passage>,
     who: Arc<OnceLock<PeerId>>,
     stopper: Stopper,
@@ -178,15 +182,14 @@ impl Shaking<'_> {
     /// Lets an arrival in, shakes hands and registers. Whoever is not let in is told why, where its transport can say
     /// it.
     async fn run(&mut self, arrival: Arrival) -> Result<Start, CloseCause> {
-        let mut mux = None;
         let (clock, network) = (self.env.clock, &self.shared.network);
-        let (connect, hello) = (self.connect, network.handshake_deadline());
+        let (connect, hello) = (self.connect, network.handshake_deadline().min(self.hello));
+        let Entering { conn, farewell } = arrival.enter();
         let approach = |conn| Approach { conn, direction: self.direction, env: self.env.clone() };
         let shaking = async {
-            let conn = clock.timeout(connect, arrival.connect()).await;
+            let conn = clock.timeout(connect, conn).await;
             let conn = conn.ok_or_else(|| too_slow(PeerFaultKind::ConnectTimeout, "connection", connect))?;
             let conn = conn.map_err(|error| cause_of(&error))?;
-            mux = conn.mux();
             let shaken = clock.timeout(hello, network.handshake(approach(conn))).await;
             shaken.unwrap_or_else(|| Err(too_slow(PeerFaultKind::HandshakeTimeout, "network", hello)))
         };
@@ -199,9 +202,9 @@ impl Shaking<'_> {
             Ok(established) => self.register(established).await,
             Err(cause) => Err(cause),
         };
-        if let (Err(cause), Some(mux)) = (&start, mux) {
+        if let (Err(cause), Some(farewell)) = (&start, farewell) {
             let (code, reason) = self.shared.network.goodbye(cause);
-            mux.close(code, &reason);
+            farewell(code, &reason);
         }
         start
     }

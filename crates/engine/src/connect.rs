@@ -2,7 +2,7 @@
 //!
 //! An application names every address that it knows of one peer. They are tried as RFC 8305 says: the families take turns,
 //! IPv6 first; the next one begins when the one before has failed or after a quarter of a second; the first connection that comes
-//! about wins, and the others are dropped. IPv4-mapped addresses are their IPv4 addresses, so they are not tried twice. What the
+//! about wins, and the others are dropped. An address is tried again while what went wrong may pass ([`tries`](crate::tries)). IPv4-mapped addresses are their IPv4 addresses, so they are not tried twice. What the
 //! application gets is a registered session, or for each address why there is none. When another connection of the same
 //! two peers stays instead, it gets that one's session.
 
@@ -16,14 +16,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rookery_base::id::canonical_addr;
-use rookery_base::{CloseCause, Direction, PeerFaultKind};
-use rookery_runtime::{Backoff, BackoffConfig, BoxFuture, Env, Instant, OnPanic};
+use rookery_base::{CloseCause, Direction, Fault, PeerFaultKind};
+use rookery_runtime::{BackoffConfig, BoxFuture, Env, Instant, OnPanic};
 use rookery_transport::{Arrival, Conn, cause_of};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::attempt::{self, Attempt, Dialled, too_slow};
 use crate::engine::Shared;
 use crate::network::ANOTHER_STAYS;
+use crate::tries::Tries;
 use crate::{Change, StateChange};
 
 /// Head start of one address before the next; RFC 8305's.
@@ -40,8 +41,11 @@ const SURVIVOR: Duration = Duration::from_secs(5);
 pub struct DialPace {
     /// Deadline for a connection to come about, every retry included.
     pub connect: Duration,
-    /// How an address that could not be reached is tried again within the deadline; none: the next dial is the retry.
+    /// How an address is tried again within the deadline, when what went wrong may pass; none: the next dial is the retry.
     pub retry: Option<BackoffConfig>,
+    /// How long the first try may be silent, in its connection's handshake and again in the network's, before it is given up for
+    /// another one; each has twice the time of the one before.
+    pub patience: Duration,
     /// Named peers are first dialled within so much time, at random, so that nodes that start together do not dial together.
     pub jitter: Duration,
     /// Dials and handshakes that may be under way at a time; more wait for their turn, with their deadline not running.
@@ -50,15 +54,21 @@ pub struct DialPace {
 
 impl DialPace {
     /// Over TCP. connect: hsd's. retry: none, because the kernel retries by itself, and a refusal is the other
-    /// side's. jitter: none, because few peers are named. in_flight: addresses that hang are a few per minute, and 64 of them
+    /// side's. patience: all there is, since there is one try. jitter: none, because few peers are named. in_flight: addresses that hang are a few per minute, and 64 of them
     /// leave room.
-    pub const TCP: Self =
-        Self { connect: Duration::from_secs(5), retry: None, jitter: Duration::ZERO, in_flight: 64 };
+    pub const TCP: Self = Self {
+        connect: Duration::from_secs(5),
+        retry: None,
+        patience: Duration::MAX,
+        jitter: Duration::ZERO,
+        in_flight: 64,
+    };
 
     /// Over QUIC, where all cryptography runs before there is a connection. connect: longer than a storm
     /// of some thousands of handshakes takes the server, because a dial that gives up before wastes what the server has
     /// done for it. retry: a refusal is a full door, which is free again soon; the steps leave a dozen tries in the
-    /// deadline. jitter: as long as a first round trip may take. in_flight: at three retransmitted flights of 1.2 kB each,
+    /// deadline. patience: longer than a handshake takes that a storm of a thousand or a lossy line delays; the second try then has
+    /// all the time that is left. jitter: as long as a first round trip may take. in_flight: at three retransmitted flights of 1.2 kB each,
     /// what a default receive buffer holds.
     pub const QUIC: Self = Self {
         connect: Duration::from_secs(30),
@@ -67,6 +77,7 @@ impl DialPace {
             most: Duration::from_secs(4),
             reset_after: Duration::MAX,
         }),
+        patience: Duration::from_secs(10),
         jitter: Duration::from_millis(333),
         in_flight: 64,
     };
@@ -119,43 +130,40 @@ impl Dials {
         Self { pace, in_flight: semaphore(pace.in_flight.max(1)), connects: semaphore(CONNECTS) }
     }
 
-    /// Waits for its turn, then connects within the deadline. The permit is to be held until the handshake has ended.
+    /// Waits for its turn, then connects, in as many tries as are left. The permit is to be held until the handshake has ended.
     pub async fn reach(
         &self,
         shared: &Shared,
         env: &Env,
         addr: SocketAddr,
+        tries: &mut Tries,
     ) -> Result<(Conn, OwnedSemaphorePermit), Unreached> {
         let closed = |_| Unreached { outcome: "stopped", cause: CloseCause::Shutdown };
         let permit = Arc::clone(&self.in_flight).acquire_owned().await.map_err(closed)?;
-        let number = u64::from(addr.port()) ^ env.clock.elapsed().as_nanos() as u64;
-        let mut backoff = self.pace.retry.map(|retry| Backoff::new(retry, env.rng.fork("reach", number)));
-        let mut last = None;
-        let trying = async {
-            loop {
-                let error = match shared.transport.dial(addr).await {
-                    Ok(conn) => return Ok(conn),
-                    Err(error) => cause_of(&error),
-                };
-                // Who answers with words has been reached.
-                let told = matches!(error, CloseCause::ByPeer { .. });
-                let Some(backoff) = backoff.as_mut().filter(|_| !told) else { return Err(error) };
-                last = Some(error);
-                env.clock.sleep(backoff.next_wait()).await;
-            }
-        };
-        let reached = env.clock.timeout(self.pace.connect, trying).await;
-        match reached {
-            Some(Ok(conn)) => Ok((conn, permit)),
-            Some(Err(cause)) => Err(Unreached { outcome: "unreachable", cause }),
-            None => Err(match last {
-                Some(cause) => Unreached { outcome: "unreachable", cause },
-                None => {
-                    let cause = too_slow(PeerFaultKind::ConnectTimeout, "connection", self.pace.connect);
-                    Unreached { outcome: "timeout", cause }
-                }
-            }),
+        loop {
+            let within = tries.next(env.clock.now());
+            let cause = match env.clock.timeout(within, shared.transport.dial(addr)).await {
+                Some(Ok(conn)) => return Ok((conn, permit)),
+                Some(Err(error)) => cause_of(&error),
+                None => too_slow(PeerFaultKind::ConnectTimeout, "connection", within),
+            };
+            let Some(wait) = tries.again(&cause, env.clock.now()) else {
+                let silent = matches!(&cause, CloseCause::Fault(Fault::Peer(fault))
+                    if fault.kind == PeerFaultKind::ConnectTimeout);
+                let outcome = if silent { "timeout" } else { "unreachable" };
+                return Err(Unreached { outcome, cause });
+            };
+            env.clock.sleep(wait).await;
         }
+    }
+
+    fn target(&self, env: &Env, addr: SocketAddr) -> Target {
+        Target { addr, tries: self.tries(env, addr), wait: Duration::ZERO }
+    }
+
+    /// The tries of a dial of this address.
+    pub fn tries(&self, env: &Env, addr: SocketAddr) -> Tries {
+        Tries::new(&self.pace, env, u64::from(addr.port()) ^ env.clock.elapsed().as_nanos() as u64)
     }
 
     /// Connects to a peer at one of these addresses. Dropping the future gives up, unless there is a session already.
@@ -172,7 +180,7 @@ impl Dials {
             shared: Arc::clone(shared),
             env: shared.env.within(shared.env.scope.child("peer")),
             dials: self.clone(),
-            left: addrs.iter().copied().collect(),
+            left: addrs.iter().map(|addr| self.target(&shared.env, *addr)).collect(),
             tried: Vec::new(),
         };
         let scope = connect.env.scope.clone();
@@ -229,16 +237,24 @@ pub(crate) async fn instead(shared: &Shared, addr: SocketAddr, cause: &CloseCaus
     }
 }
 
-type Reaching = BoxFuture<'static, Result<(Conn, OwnedSemaphorePermit), Unreached>>;
+type Reached = Result<(Conn, OwnedSemaphorePermit), Unreached>;
+type Reaching = BoxFuture<'static, (Tries, Reached)>;
 
 /// One connect that an application waits for.
 struct Connect {
     shared: Arc<Shared>,
     env: Env,
     dials: Dials,
-    /// Addresses that are still to be tried.
-    left: VecDeque<SocketAddr>,
+    /// Addresses that are still to be tried, and not before when.
+    left: VecDeque<Target>,
     tried: Vec<(SocketAddr, CloseCause)>,
+}
+
+/// An address, and what is left of its dial.
+struct Target {
+    addr: SocketAddr,
+    tries: Tries,
+    wait: Duration,
 }
 
 impl Connect {
@@ -255,11 +271,12 @@ impl Connect {
                 () = tell.closed() => return,
                 reached = self.race() => reached,
             };
-            let Some((addr, conn, permit)) = reached else { break };
+            let Some((addr, mut tries, conn, permit)) = reached else { break };
             let (registered, mut session) = oneshot::channel();
             let env = self.env.within(scope.child("peer"));
             let begun = Attempt {
                 registered: Some(registered),
+                hello: tries.hello(),
                 ..Attempt::new(Arrival::Ready(conn), Direction::Outbound, &env.scope, permit)
             };
             let mut running = pin!(attempt::run(&self.shared, env, begun));
@@ -287,37 +304,40 @@ impl Connect {
                 let _ = tell.send(Ok(winner));
                 return;
             }
-            self.tried.push((addr, cause));
+            match tries.again(&cause, self.env.clock.now()) {
+                Some(wait) => self.left.push_back(Target { addr, tries, wait }),
+                None => self.tried.push((addr, cause)),
+            }
         }
         let _ = tell.send(Err(DialError { tried: self.tried }));
     }
 
     /// The first connection that comes about; none when every address has failed.
-    async fn race(&mut self) -> Option<(SocketAddr, Conn, OwnedSemaphorePermit)> {
+    async fn race(&mut self) -> Option<(SocketAddr, Tries, Conn, OwnedSemaphorePermit)> {
         let clock = self.env.clock;
         let mut going: Vec<(SocketAddr, Reaching)> = Vec::new();
         let mut next = clock.now();
         loop {
             if next <= clock.now()
-                && let Some(addr) = self.left.pop_front()
+                && let Some(target) = self.left.pop_front()
             {
-                going.push((addr, self.reaching(addr)));
+                going.push((target.addr, self.reaching(target)));
                 next = clock.now() + HEAD_START;
             }
             if going.is_empty() {
                 return None;
             }
             let waits = !self.left.is_empty();
-            let (addr, reached) = tokio::select! {
+            let (addr, (tries, reached)) = tokio::select! {
                 biased;
                 first = first_of(&mut going) => first,
                 () = clock.sleep_until(next), if waits => continue,
             };
             match reached {
                 Ok((conn, permit)) => {
-                    // Should nothing come of this connection, the losers have another turn.
-                    self.left.extend(going.into_iter().map(|(addr, _)| addr));
-                    return Some((addr, conn, permit));
+                    // Should nothing come of this connection, the losers have another turn, and all their time.
+                    self.left.extend(going.into_iter().map(|(addr, _)| self.dials.target(&self.env, addr)));
+                    return Some((addr, tries, conn, permit));
                 }
                 Err(Unreached { cause, .. }) => {
                     self.shared.refusals.note(addr, self.env.clock.unix(), &cause);
@@ -328,15 +348,18 @@ impl Connect {
         }
     }
 
-    fn reaching(&self, addr: SocketAddr) -> Reaching {
+    fn reaching(&self, target: Target) -> Reaching {
         let (shared, env, dials) = (Arc::clone(&self.shared), self.env.clone(), self.dials.clone());
-        Box::pin(async move { dials.reach(&shared, &env, addr).await })
+        let Target { addr, mut tries, wait } = target;
+        Box::pin(async move {
+            env.clock.sleep(wait).await;
+            let reached = dials.reach(&shared, &env, addr, &mut tries).await;
+            (tries, reached)
+        })
     }
 }
 
-async fn first_of(
-    going: &mut Vec<(SocketAddr, Reaching)>,
-) -> (SocketAddr, Result<(Conn, OwnedSemaphorePermit), Unreached>) {
+async fn first_of(going: &mut Vec<(SocketAddr, Reaching)>) -> (SocketAddr, (Tries, Reached)) {
     poll_fn(|cx| {
         for n in 0..going.len() {
             if let Poll::Ready(reached) = going[n].1.as_mut().poll(cx) {

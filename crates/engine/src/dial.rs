@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rand::RngExt;
@@ -516,35 +516,39 @@ async fn dial_once(
     reserved: bool,
     mut ticket: Ticket<DialEnd>,
 ) {
-    let reached = tokio::select! {
-        biased;
-        () = env.scope.cancelled() => {
-            ticket.outcome = "stopped";
-            return;
-        }
-        reached = dials.reach(&shared, &env, addr) => reached,
-    };
-    let (conn, permit) = match reached {
-        Ok(reached) => reached,
-        Err(Unreached { outcome, cause }) => {
-            ticket.outcome = outcome;
-            tracing::debug!(%addr, %cause, "cannot connect");
-            shared.refusals.note(addr, env.clock.unix(), &cause);
-            return;
-        }
-    };
-    let began = env.clock.now();
     let (clock, scope) = (env.clock, env.scope.clone());
-    let arrival = Arrival::Ready(conn);
-    let begun = Attempt { reserved, ..Attempt::new(arrival, Direction::Outbound, &scope, permit) };
-    let who = Arc::clone(&begun.who);
-    let ended = attempt::run(&shared, env, begun).await;
-    let (Ok(cause) | Err(cause)) = &ended;
-    let stays_another =
-        matches!(cause, CloseCause::Duplicate(_) | CloseCause::ByPeer { code: ANOTHER_STAYS, .. });
-    ticket.answered = match who.get() {
-        Some(peer) => Some(Some(*peer)),
-        None => stays_another.then_some(None),
+    let mut tries = dials.tries(&env, addr);
+    let (ended, began) = loop {
+        let reached = tokio::select! {
+            biased;
+            () = scope.cancelled() => {
+                ticket.outcome = "stopped";
+                return;
+            }
+            reached = dials.reach(&shared, &env, addr, &mut tries) => reached,
+        };
+        let (conn, permit) = match reached {
+            Ok(reached) => reached,
+            Err(Unreached { outcome, cause }) => {
+                ticket.outcome = outcome;
+                tracing::debug!(%addr, %cause, "cannot connect");
+                shared.refusals.note(addr, clock.unix(), &cause);
+                return;
+            }
+        };
+        let began = clock.now();
+        let attempt = Attempt::new(Arrival::Ready(conn), Direction::Outbound, &scope, permit);
+        let begun = Attempt { reserved, hello: tries.hello(), ..attempt };
+        let who = Arc::clone(&begun.who);
+        let ended = attempt::run(&shared, env.clone(), begun).await;
+        ticket.answered = answered(&who, &ended);
+        let wait = ended.as_ref().err().and_then(|cause| tries.again(cause, clock.now()));
+        let Some(wait) = wait else { break (ended, began) };
+        tokio::select! {
+            biased;
+            () = scope.cancelled() => break (ended, began),
+            () = clock.sleep(wait) => {}
+        }
     };
     ticket.outcome = match &ended {
         Ok(_) => "session",
@@ -575,5 +579,16 @@ async fn dial_once(
     };
     if session || won_over {
         ticket.healthy = clock.now().saturating_duration_since(began);
+    }
+}
+
+/// Who has answered a dial, for planning the next ones.
+fn answered(who: &OnceLock<PeerId>, ended: &Result<CloseCause, CloseCause>) -> Option<Option<PeerId>> {
+    let (Ok(cause) | Err(cause)) = ended;
+    let stays_another =
+        matches!(cause, CloseCause::Duplicate(_) | CloseCause::ByPeer { code: ANOTHER_STAYS, .. });
+    match who.get() {
+        Some(peer) => Some(Some(*peer)),
+        None => stays_another.then_some(None),
     }
 }

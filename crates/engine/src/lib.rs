@@ -19,6 +19,7 @@
 //! | [`accept`], [`admission`], [`attempt`] | who may begin a handshake, and what becomes of it |
 //! | [`accounts`] | where every arrival is: none is lost, none counted twice |
 //! | [`dial`], [`connect`], [`book`] | whom we dial and how, and which addresses are known |
+//! | `tries` | how often one dial tries, and for what it does not |
 //! | `whose` | which addresses are those of connected peers, and need no dial |
 //! | [`engine`] | starts and stops all of it |
 //!
@@ -47,6 +48,7 @@ pub mod routine;
 pub mod service;
 pub mod session;
 mod streams;
+mod tries;
 mod whose;
 mod writer;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rookery_base::{CloseCause, Direction, Fault, Height, Kind, PeerFault, PeerId};
+use rookery_base::{CloseCause, Direction, Fault, Height, Kind, PeerFault, PeerId, Refusal};
 use rookery_runtime::{BoxFuture, Env};
 use rookery_transport::{Conn, Mux, MuxStream, ReadHalf, WriteHalf};
 
@@ -228,6 +228,9 @@ pub trait Network: Send + Sync + 'static {
 /// The usual code with which a connection is closed because another one of the same two peers stays.
 pub const ANOTHER_STAYS: u32 = 2;
 
+/// The usual code with which a handshake is ended that found no place, or lost it to another one: there will be one soon.
+pub const BUSY: u32 = 6;
+
 /// The usual codes: whose fault it was, and what a well-meant peer can do about it.
 ///
 /// | code | meaning | what a peer does |
@@ -238,11 +241,13 @@ pub const ANOTHER_STAYS: u32 = 2;
 /// | 3 | no room, or not for this address | tries others, comes back later |
 /// | 4 | our own failure | comes back |
 /// | 5 | no longer needed | nothing |
+/// | 6 | no place for the handshake now | tries again at once, within its deadline |
 fn goodbye(cause: &CloseCause) -> (u32, Cow<'static, str>) {
     let code = match cause {
         CloseCause::Shutdown => 0,
         CloseCause::Fault(Fault::Peer(_)) => 1,
         CloseCause::Duplicate(_) => return (ANOTHER_STAYS, "another connection stays".into()),
+        CloseCause::Refused(refusal) if is_passing(*refusal) => BUSY,
         CloseCause::Evicted | CloseCause::Refused(_) => 3,
         CloseCause::Fault(Fault::Local(_)) | CloseCause::Panic => return (4, "an error here".into()),
         CloseCause::Dropped(_)
@@ -251,4 +256,24 @@ fn goodbye(cause: &CloseCause) -> (u32, Cow<'static, str>) {
         | CloseCause::Broken(_) => 5,
     };
     (code, cause.to_string().into())
+}
+
+/// Whether a refusal is of the moment: handshakes are short, slots are not.
+const fn is_passing(refusal: Refusal) -> bool {
+    match refusal {
+        Refusal::Handshakes
+        | Refusal::HandshakeBytes
+        | Refusal::HandshakeCpu
+        | Refusal::HandshakesPerIp
+        | Refusal::HandshakesPerPrefix
+        | Refusal::HandshakeEvicted
+        | Refusal::AcceptError
+        | Refusal::Closing => true,
+        Refusal::Banned
+        | Refusal::Full
+        | Refusal::PerAddress
+        | Refusal::PerGroup
+        | Refusal::Generations
+        | Refusal::Unwanted(_) => false,
+    }
 }

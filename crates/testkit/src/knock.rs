@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rookery_runtime::BoxFuture;
-use rookery_transport::{Closed, Mux, MuxConn, MuxStats, MuxStream, Pending};
+use rookery_transport::{Closed, Entering, Mux, MuxConn, MuxStats, MuxStream, Pending};
 use tokio::io::{AsyncRead, DuplexStream, ReadBuf, ReadHalf};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
@@ -102,15 +102,18 @@ impl Pending for Door {
         let _ = self.tell.send(Told::Ignored);
     }
 
-    fn accept(self: Box<Self>) -> BoxFuture<'static, io::Result<rookery_transport::Conn>> {
-        Box::pin(async move {
-            if self.half_open {
+    fn accept(self: Box<Self>) -> Entering {
+        let Self { remote, local, half_open, tell, .. } = *self;
+        let (near, far) = pair(remote, local);
+        let ending = Arc::clone(&far.mux);
+        let conn = Box::pin(async move {
+            if half_open {
                 std::future::pending::<()>().await;
             }
-            let (near, far) = pair(self.remote, self.local);
-            self.tell.send(Told::In(near)).map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
+            tell.send(Told::In(near)).map_err(|_| io::Error::from(io::ErrorKind::ConnectionReset))?;
             Ok(rookery_transport::Conn::Mux(far))
-        })
+        });
+        Entering { conn, farewell: Some(Box::new(move |code, reason| ending.close(code, reason))) }
     }
 }
 

@@ -74,11 +74,32 @@ impl Arrival {
 
     /// Lets it in, whatever that still takes.
     pub fn connect(self) -> BoxFuture<'static, io::Result<Conn>> {
+        self.enter().conn
+    }
+
+    /// Lets it in, and keeps a way to tell it why not after all.
+    pub fn enter(self) -> Entering {
         match self {
-            Self::Ready(conn) => Box::pin(std::future::ready(Ok(conn))),
+            Self::Ready(conn) => {
+                let farewell =
+                    conn.mux().map(|mux| Box::new(move |code, why: &str| mux.close(code, why)) as Farewell);
+                Entering { conn: Box::pin(std::future::ready(Ok(conn))), farewell }
+            }
             Self::Pending(pending) => pending.accept(),
         }
     }
+}
+
+/// Ends a connection with a code and words, also before its handshake has ended: as far as the other side can read them by
+/// then, it is told.
+pub type Farewell = Box<dyn Fn(u32, &str) + Send + Sync>;
+
+/// Somebody who is being let in.
+pub struct Entering {
+    /// The connection, when its own handshake has ended.
+    pub conn: BoxFuture<'static, io::Result<Conn>>,
+    /// The way to end it, on transports that have words. The connection lives while this is held.
+    pub farewell: Option<Farewell>,
 }
 
 /// A connection of which one datagram has come. Each verb consumes it; dropping it is [`ignore`](Self::ignore).
@@ -98,8 +119,8 @@ pub trait Pending: Send {
     /// Says nothing.
     fn ignore(self: Box<Self>);
 
-    /// Runs the cryptographic handshake. Dropping the future ends the connection.
-    fn accept(self: Box<Self>) -> BoxFuture<'static, io::Result<Conn>>;
+    /// Runs the cryptographic handshake. Dropping what it gives ends the connection.
+    fn accept(self: Box<Self>) -> Entering;
 }
 
 /// A connection.

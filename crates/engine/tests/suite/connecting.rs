@@ -147,7 +147,7 @@ async fn dials_in_flight_are_bounded_and_begin_spread_out() {
     let board = Switchboard::default();
     let named: Vec<SocketAddr> = (0..100).map(|n| SocketAddr::from(([61, n, 0, 1], 1))).collect();
     named.iter().for_each(|at| board.blackhole(*at));
-    let pace = DialPace { in_flight: 8, jitter: SECOND, ..DialPace::QUIC };
+    let pace = DialPace { in_flight: 8, jitter: SECOND, patience: DialPace::QUIC.connect, ..DialPace::QUIC };
     let build = Build { mux: true, pace, connect: named.clone(), ..Build::new(1) };
     let node = build.start(&board).await;
     let dialled = || named.iter().map(|at| board.dials(*at)).sum::<u64>();
@@ -191,4 +191,82 @@ async fn after_a_storm_both_sides_hold_the_same_sessions() {
         client.stop().await;
     }
     server.stop().await;
+}
+
+/// What a door does to whoever comes.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// Ends the connection with this code.
+    Away(u32),
+    /// Lets go of it without a word.
+    Drop,
+    /// Takes it, and says nothing.
+    Silence,
+}
+
+/// A dial is tried again, within its deadline, when it was turned away for something that passes, was lost or met silence; and
+/// when it was told something final it is not, and says what.
+#[tokio::test(start_paused = true)]
+async fn what_may_pass_is_tried_again_and_what_is_final_is_not() {
+    use Turn::{Away, Drop, Silence};
+    let passing = [(Away(6), 2), (Drop, 2), (Silence, 25)];
+    for (turn, within) in passing {
+        for dial_once in [false, true] {
+            let board = Switchboard::default();
+            let (server, client) = (Build { incarnation: Some(1), ..Build::new(1) }, node(&board, 2));
+            let at = server.at;
+            let mut door = board.transport(at.ip()).listen(at).await.unwrap();
+            let client = match dial_once {
+                true => {
+                    let pace = DialPace { jitter: Duration::ZERO, ..DialPace::QUIC };
+                    let build = Build { mux: true, pace, incarnation: Some(2), ..Build::new(2) };
+                    Build { connect: vec![at], ..build }.start(&board).await
+                }
+                false => client.await,
+            };
+            let began = client.env.clock.now();
+            let meeting = async {
+                let conn = door.accept().await.unwrap().connect().await.unwrap().into_mux().unwrap();
+                match turn {
+                    Away(code) => conn.mux.close(code, "try again"),
+                    Drop => conn.mux.close(0, ""),
+                    Silence => {}
+                }
+                drop(door);
+                (server.start(&board).await, conn)
+            };
+            let asked = async {
+                match dial_once {
+                    false => drop(client.engine.dial_now(vec![at]).await.unwrap()),
+                    true => {
+                        while client.engine.peers().await.is_empty() {
+                            client.pass(Duration::from_millis(10)).await;
+                        }
+                    }
+                }
+                client.env.clock.now().duration_since(began)
+            };
+            let ((server, _held), took) = tokio::join!(meeting, asked);
+            assert!(took <= within * SECOND, "{turn:?} {dial_once}: {took:?}");
+            assert!(board.dials(at) >= 2, "{turn:?}");
+            client.stop().await;
+            server.stop().await;
+        }
+    }
+    for code in [0, 1, 2, 3, 4, 5] {
+        let board = Switchboard::default();
+        let client = node(&board, 2).await;
+        let at = addr("60.1.0.1:1");
+        let mut door = board.transport(at.ip()).listen(at).await.unwrap();
+        let meeting = async {
+            let conn = door.accept().await.unwrap().connect().await.unwrap().into_mux().unwrap();
+            conn.mux.close(code, "these words");
+            conn
+        };
+        let (_held, error) = tokio::join!(meeting, client.engine.dial_now(vec![at]));
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("these words"), "{error}");
+        assert_eq!((error.tried.len(), board.dials(at)), (1, 1), "code {code}");
+        client.stop().await;
+    }
 }

@@ -22,17 +22,18 @@ mod ring;
 mod setup;
 pub mod udp;
 
+use std::future::ready;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quinn::{Endpoint, Incoming};
+use quinn::{Endpoint, Incoming, VarInt};
 use rookery_base::id::canonical_addr;
 use rookery_observe::Metrics;
 use rookery_runtime::{BoxFuture, Env};
 
-use crate::{Arrival, Conn, Listener, Pending, Transport};
+use crate::{Arrival, Conn, Entering, Farewell, Listener, Pending, Transport};
 use driver::Driver;
 pub use receiver::Receiver;
 use setup::Setup;
@@ -255,11 +256,29 @@ impl Pending for AtTheDoor {
         self.incoming.ignore();
     }
 
-    fn accept(self: Box<Self>) -> BoxFuture<'static, io::Result<Conn>> {
-        Box::pin(async move {
-            let connecting = self.incoming.accept().map_err(conn::error)?;
-            conn::established(connecting.await.map_err(conn::error)?, self.local, self.metrics)
-        })
+    fn accept(self: Box<Self>) -> Entering {
+        let Self { incoming, local, metrics } = *self;
+        let failed = |error| Entering { conn: Box::pin(ready(Err(conn::error(error)))), farewell: None };
+        let connecting = match incoming.accept() {
+            Ok(connecting) => connecting,
+            Err(error) => return failed(error),
+        };
+        // Not for early data: only so can a handshake that is under way be ended with a reason.
+        let (connection, shaken) = match connecting.into_0rtt() {
+            Ok(begun) => begun,
+            Err(_) => return failed(quinn::ConnectionError::LocallyClosed),
+        };
+        let ending = connection.clone();
+        let conn = Box::pin(async move {
+            shaken.await;
+            match connection.close_reason() {
+                Some(error) => Err(conn::error(error)),
+                None => conn::established(connection, local, metrics),
+            }
+        });
+        let farewell: Farewell =
+            Box::new(move |code, reason| ending.close(VarInt::from_u32(code), reason.as_bytes()));
+        Entering { conn, farewell: Some(farewell) }
     }
 }
 
