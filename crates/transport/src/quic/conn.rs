@@ -14,6 +14,7 @@ use rookery_runtime::BoxFuture;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::farewell::Farewells;
 use crate::{Closed, Conn, Mux, MuxConn, MuxStats, MuxStream};
 
 /// What of the other side's parting words is kept.
@@ -21,22 +22,28 @@ const REASON: usize = 256;
 /// The code of a stream that was given up.
 const GIVEN_UP: VarInt = VarInt::from_u32(0);
 
+/// What all connections of an endpoint share.
+#[derive(Clone)]
+pub(super) struct Site {
+    /// Where it is bound.
+    pub local: SocketAddr,
+    pub metrics: Arc<Metrics>,
+    pub farewells: Arc<Farewells>,
+}
+
 /// A connection whose handshake has ended well, with what it has proven.
-pub(super) fn established(
-    connection: Connection,
-    local: SocketAddr,
-    metrics: Arc<Metrics>,
-) -> io::Result<Conn> {
+pub(super) fn established(connection: Connection, site: Site) -> io::Result<Conn> {
     let identity =
         connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
     let proof = identity.and_then(|keys| keys.first().map(|key| Bytes::copy_from_slice(key)));
     let Some(proof) = proof else {
-        connection.close(GIVEN_UP, b"no key was shown");
+        site.farewells.close(&connection, GIVEN_UP, b"no key was shown");
         return Err(io::Error::other("the other side has shown no key"));
     };
-    let local = canonical_addr(SocketAddr::new(connection.local_ip().unwrap_or(local.ip()), local.port()));
+    let local =
+        canonical_addr(SocketAddr::new(connection.local_ip().unwrap_or(site.local.ip()), site.local.port()));
     let remote = canonical_addr(connection.remote_address());
-    Ok(Conn::Mux(MuxConn { remote, local, proof, mux: Arc::new(QuicMux { connection, metrics }) }))
+    Ok(Conn::Mux(MuxConn { remote, local, proof, mux: Arc::new(QuicMux { connection, site }) }))
 }
 
 /// A connection's end as an I/O error that carries how it was.
@@ -66,15 +73,15 @@ fn closed(error: ConnectionError) -> Closed {
 
 struct QuicMux {
     connection: Connection,
-    metrics: Arc<Metrics>,
+    site: Site,
 }
 
 impl Drop for QuicMux {
     fn drop(&mut self) {
         let path = self.connection.stats().path;
-        self.metrics.quic_rtt_seconds.observe(path.rtt.as_secs_f64());
-        self.metrics.quic_sent_packets.inc_by(path.sent_packets);
-        self.metrics.quic_lost_packets.inc_by(path.lost_packets);
+        self.site.metrics.quic_rtt_seconds.observe(path.rtt.as_secs_f64());
+        self.site.metrics.quic_sent_packets.inc_by(path.sent_packets);
+        self.site.metrics.quic_lost_packets.inc_by(path.lost_packets);
     }
 }
 
@@ -88,7 +95,7 @@ impl Mux for QuicMux {
     }
 
     fn close(&self, code: u32, reason: &str) {
-        self.connection.close(VarInt::from_u32(code), reason.as_bytes());
+        self.site.farewells.close(&self.connection, VarInt::from_u32(code), reason.as_bytes());
     }
 
     fn closed(&self) -> BoxFuture<'_, Closed> {

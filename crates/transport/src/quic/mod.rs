@@ -6,6 +6,7 @@
 //! | `setup.rs` | quinn's configuration: bounds, tokens, everything random from the node's own source |
 //! | `keys.rs` | the keys of address tokens and stateless resets |
 //! | `conn.rs` | a connection as a [`Mux`](crate::Mux) |
+//! | `farewell.rs` | goodbyes are said again until they are answered |
 //! | `driver.rs` | quinn's tasks and timers in the node's scope and on its clock; how an endpoint ends |
 //! | [`udp`] | sockets: the receive buffer is asked for and read back; the simulation brings its own |
 //! | `receiver.rs`, `ring.rs` | a thread that drains a socket whose buffer is small, and what it has drained |
@@ -16,6 +17,7 @@
 
 mod conn;
 mod driver;
+mod farewell;
 mod keys;
 mod receiver;
 mod ring;
@@ -28,13 +30,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quinn::{Endpoint, Incoming, VarInt};
+use quinn::{AsyncUdpSocket, Endpoint, Incoming, VarInt};
 use rookery_base::id::canonical_addr;
-use rookery_observe::Metrics;
 use rookery_runtime::{BoxFuture, Env};
 
 use crate::{Arrival, Conn, Entering, Farewell, Listener, Pending, Transport};
+use conn::Site;
 use driver::Driver;
+use farewell::Farewells;
 pub use receiver::Receiver;
 use setup::Setup;
 pub use udp::{Bound, Datagrams, Udp};
@@ -94,7 +97,7 @@ struct Shared {
     datagrams: Arc<dyn Datagrams>,
     driver: Driver,
     /// The endpoints that are bound. The lock is held for a look or a push.
-    endpoints: Mutex<Vec<Endpoint>>,
+    endpoints: Mutex<Vec<(Endpoint, Site)>>,
 }
 
 impl Quic {
@@ -115,13 +118,14 @@ impl Quic {
         Ok(Self(Arc::new(Shared { env: env.clone(), setup, datagrams, driver, endpoints: Mutex::default() })))
     }
 
-    fn bind(&self, at: SocketAddr) -> io::Result<Endpoint> {
+    fn bind(&self, at: SocketAddr) -> io::Result<(Endpoint, Site)> {
         let Shared { env, setup, datagrams, driver, endpoints } = &*self.0;
         let bound = datagrams.bind(at)?;
+        let farewells = Farewells::around(bound.socket, env);
         let mut endpoint = Endpoint::new_with_abstract_socket(
             setup.endpoint(env, lock(endpoints).len() as u64),
             Some(setup.server.clone()),
-            bound.socket,
+            Arc::clone(&farewells) as Arc<dyn AsyncUdpSocket>,
             driver.runtime(),
         )?;
         endpoint.set_default_client_config(setup.client.clone());
@@ -131,23 +135,24 @@ impl Quic {
         // A buffer is far smaller than 2^63 bytes.
         env.metrics.udp_receive_buffer_bytes.set(bound.receive_buffer.unwrap_or(0) as i64);
         driver.keep(env, endpoint.clone());
-        lock(endpoints).push(endpoint.clone());
-        Ok(endpoint)
+        let site = Site { local: endpoint.local_addr()?, metrics: Arc::clone(&env.metrics), farewells };
+        lock(endpoints).push((endpoint.clone(), site.clone()));
+        Ok((endpoint, site))
     }
 
     /// An endpoint that can reach an address, bound to any port if none is bound yet.
-    fn endpoint_to(&self, to: SocketAddr) -> io::Result<(Endpoint, SocketAddr)> {
-        let bound: Vec<Endpoint> = lock(&self.0.endpoints).clone();
-        for endpoint in bound {
-            if let Some(to) = reach(endpoint.local_addr()?, to) {
-                return Ok((endpoint, to));
+    fn endpoint_to(&self, to: SocketAddr) -> io::Result<(Endpoint, Site, SocketAddr)> {
+        for (endpoint, site) in lock(&self.0.endpoints).iter() {
+            if let Some(to) = reach(site.local, to) {
+                return Ok((endpoint.clone(), site.clone(), to));
             }
         }
         let any = match to {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
-        Ok((self.bind(any)?, to))
+        let (endpoint, site) = self.bind(any)?;
+        Ok((endpoint, site, to))
     }
 }
 
@@ -183,19 +188,16 @@ fn name_of(to: SocketAddr) -> String {
 impl Transport for Quic {
     fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            let endpoint = self.bind(at)?;
-            let local = endpoint.local_addr()?;
-            Ok(Box::new(Door { endpoint, local, metrics: Arc::clone(&self.0.env.metrics) })
-                as Box<dyn Listener>)
+            let (endpoint, site) = self.bind(at)?;
+            Ok(Box::new(Door { endpoint, site }) as Box<dyn Listener>)
         })
     }
 
     fn dial(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Conn>> {
         Box::pin(async move {
-            let (endpoint, to) = self.endpoint_to(to)?;
+            let (endpoint, site, to) = self.endpoint_to(to)?;
             let connecting = endpoint.connect(to, &name_of(canonical_addr(to))).map_err(io::Error::other)?;
-            let metrics = Arc::clone(&self.0.env.metrics);
-            conn::established(connecting.await.map_err(conn::error)?, endpoint.local_addr()?, metrics)
+            conn::established(connecting.await.map_err(conn::error)?, site)
         })
     }
 }
@@ -203,21 +205,19 @@ impl Transport for Quic {
 /// A bound endpoint's arrivals.
 struct Door {
     endpoint: Endpoint,
-    local: SocketAddr,
-    metrics: Arc<Metrics>,
+    site: Site,
 }
 
 impl Listener for Door {
     fn local_addr(&self) -> SocketAddr {
-        self.local
+        self.site.local
     }
 
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrival>> {
         Box::pin(async move {
             match self.endpoint.accept().await {
                 Some(incoming) => {
-                    let (local, metrics) = (self.local, Arc::clone(&self.metrics));
-                    Ok(Arrival::Pending(Box::new(AtTheDoor { incoming, local, metrics })))
+                    Ok(Arrival::Pending(Box::new(AtTheDoor { incoming, site: self.site.clone() })))
                 }
                 // The endpoint is closed: the node stops, and its scope ends the accept loop.
                 None => std::future::pending().await,
@@ -229,8 +229,7 @@ impl Listener for Door {
 /// One datagram of a connection.
 struct AtTheDoor {
     incoming: Incoming,
-    local: SocketAddr,
-    metrics: Arc<Metrics>,
+    site: Site,
 }
 
 impl Pending for AtTheDoor {
@@ -257,7 +256,7 @@ impl Pending for AtTheDoor {
     }
 
     fn accept(self: Box<Self>) -> Entering {
-        let Self { incoming, local, metrics } = *self;
+        let Self { incoming, site } = *self;
         let failed = |error| Entering { conn: Box::pin(ready(Err(conn::error(error)))), farewell: None };
         let connecting = match incoming.accept() {
             Ok(connecting) => connecting,
@@ -268,16 +267,16 @@ impl Pending for AtTheDoor {
             Ok(begun) => begun,
             Err(_) => return failed(quinn::ConnectionError::LocallyClosed),
         };
-        let ending = connection.clone();
+        let (ending, farewells) = (connection.clone(), Arc::clone(&site.farewells));
         let conn = Box::pin(async move {
             shaken.await;
             match connection.close_reason() {
                 Some(error) => Err(conn::error(error)),
-                None => conn::established(connection, local, metrics),
+                None => conn::established(connection, site),
             }
         });
         let farewell: Farewell =
-            Box::new(move |code, reason| ending.close(VarInt::from_u32(code), reason.as_bytes()));
+            Box::new(move |code, reason| farewells.close(&ending, VarInt::from_u32(code), reason.as_bytes()));
         Entering { conn, farewell: Some(farewell) }
     }
 }

@@ -1,6 +1,12 @@
+use std::io::IoSliceMut;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
 use rookery_runtime::Env;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -142,4 +148,67 @@ async fn a_node_that_stops_says_so_and_leaves_no_task() {
     assert_eq!(told, Closed::ByPeer { code: 0, reason: "this node is stopping".into() });
     drop(accepted);
     assert_eq!(a_env.scope.close(std::time::Duration::from_secs(5)).await, Ok(()));
+}
+
+/// Sockets that can be told to lose what they send, and keep what they have sent.
+#[derive(Debug, Clone, Default)]
+struct Losing {
+    to_lose: Arc<AtomicUsize>,
+    sent: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Datagrams for Losing {
+    fn bind(&self, at: SocketAddr) -> io::Result<Bound> {
+        let bound = Udp::AS_THEY_ARE.bind(at)?;
+        Ok(Bound { socket: Arc::new(LosingSocket(self.clone(), bound.socket)), ..bound })
+    }
+}
+
+#[derive(Debug)]
+struct LosingSocket(Losing, Arc<dyn AsyncUdpSocket>);
+
+impl AsyncUdpSocket for LosingSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.1).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        lock(&self.0.sent).push(transmit.contents.to_vec());
+        let lost =
+            self.0.to_lose.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if lost.is_ok() { Ok(()) } else { self.1.try_send(transmit) }
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.1.poll_recv(cx, bufs, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.1.local_addr()
+    }
+}
+
+#[tokio::test]
+async fn a_goodbye_is_heard_though_its_first_datagrams_are_lost() {
+    let losing = Losing::default();
+    let identity = Identity::from_seed(&[1; 32], Keys::Classic).unwrap();
+    let (a_env, tls) = (Env::system(), identity.tls(ALPN, Trust::Both).unwrap());
+    let a = Quic::start(&a_env, tls, &[1; 32], QuicLimits::DEFAULT, Arc::new(losing.clone())).unwrap();
+    let (_b_env, _, b) = node(2, Keys::Classic, Trust::Both);
+    let (dialled, accepted) = pair(&a, &b).await;
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    // The goodbye and its first copy, or what was under way and the goodbye.
+    losing.to_lose.store(2, Ordering::Relaxed);
+    dialled.mux.close(7, "enough");
+    assert_eq!(accepted.mux.closed().await, Closed::ByPeer { code: 7, reason: "enough".into() });
+    // The node that has closed may be gone before the other one hears of it.
+    assert_eq!(a_env.scope.close(std::time::Duration::from_secs(5)).await, Ok(()));
+    let sent = lock(&losing.sent);
+    let twice = sent.iter().enumerate().any(|(at, bytes)| sent[..at].contains(bytes));
+    assert!(twice, "what was lost was said again as it was");
 }
