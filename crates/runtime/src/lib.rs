@@ -7,7 +7,7 @@
 //! | [`rng`] | randomness forked by label, from the system or from a seed |
 //! | [`scope`] | the supervision tree: nothing is spawned outside one |
 //! | [`worker`] | state with blocking work on its own thread; inline in simulation |
-//! | [`fair`] | a mailbox with a lane per peer, served by deficit round robin over bytes |
+//! | [`fair`] | a mailbox with a lane per peer, of which the least served is served next |
 //! | [`ticket`] | slots that come back by themselves when their holder ends, however it ends |
 //! | [`limiter`], [`backoff`] | token bucket, seeded exponential backoff |
 
