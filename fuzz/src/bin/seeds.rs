@@ -17,12 +17,13 @@ use rookery_handshake::wire::{
 };
 use rookery_fuzz::{NETWORK, owner, records};
 use rookery_overlay::wire::gossip::{Inventory, Item, encode_missing, encode_topics};
-use rookery_overlay::wire::hello::{ExtraIdentity, Hello, network_id};
+use rookery_overlay::wire::hello::{self, ExtraIdentity, Hello, network_id};
 use rookery_overlay::wire::message::{Ack, Message, Verdict};
 use rookery_overlay::wire::request::{AnswerHead, LEN_LEN, RequestHead, ServiceName, Status};
 use rookery_overlay::wire::snapshot::{Candidate, Snapshot};
 use rookery_overlay::wire::{Topic, discovery, ping};
 use rookery_runtime::rng::RngSource;
+use rookery_transport::tls::KeyHashes;
 use std::path::Path;
 use std::{fs, io};
 
@@ -60,13 +61,13 @@ fn overlay() -> io::Result<()> {
     let (addrs, bytes) = (vec![([203, 0, 113, 5], 4000).into()], Bytes::from_static(&[6; 64]));
     let extra = ExtraIdentity { scheme: 1, key: bytes.clone(), signature: bytes.clone() };
     let hello = Hello {
-        version: 1,
-        min_version: 1,
+        version: hello::VERSION,
+        min_version: hello::MIN_VERSION,
         network: network_id("fuzz"),
         capabilities: 3,
         incarnation: 4,
         attempt: 5,
-        other_key: Hash32(NETWORK),
+        keys: KeyHashes { post_quantum: NETWORK, classic: [7; 32] },
         listen_port: 4000,
         addrs: addrs.clone(),
         observed: Some(([2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9).into()),

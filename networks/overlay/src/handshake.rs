@@ -3,7 +3,7 @@
 //! ```text
 //! dialler                               listener
 //!   TLS: both prove a key
-//!   open stream 0, hello   ------------>  identity = hash of the proven key and the other key's hash
+//!   open stream 0, hello   ------------>  the proven key is one of the two named; identity = hash of both
 //!                          <------------  hello
 //!   identity, as opposite                registry decides; a refusal closes the connection and says why
 //! ```
@@ -21,7 +21,7 @@ use bytes::{Bytes, BytesMut};
 use rookery_base::id::canonical_addr;
 use rookery_base::{CloseCause, Direction, Hash32, PeerFault, PeerFaultKind, PeerId};
 use rookery_engine::{Approach, Caps, Established, ExtraFact, Link, PeerFacts, Precedence};
-use rookery_transport::tls::{self, Identity, KeyHashes};
+use rookery_transport::tls::{self, Identity};
 use rookery_transport::{Mux, MuxConn, MuxStream, cause_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -75,7 +75,7 @@ impl Introduction {
             capabilities: self.capabilities,
             incarnation: self.incarnation,
             attempt,
-            other_key: Hash32(self.identity.hashes().other_than(self.identity.public_key())),
+            keys: self.identity.hashes(),
             listen_port: self.listen_port,
             addrs: self.addrs.clone(),
             observed: Some(observed),
@@ -109,7 +109,10 @@ impl Introduction {
             }
         };
         let version = theirs.agree(&self.network).map_err(fault)?;
-        let identity = KeyHashes::of(&proof, theirs.other_key.0).ok_or_else(unknown_key)?.peer_id();
+        if !crate::crypto::holds(&theirs.keys, &proof) {
+            return Err(not_its_key());
+        }
+        let identity = theirs.keys.peer_id();
         let by_dialler = approach.direction == Direction::Inbound;
         let extra = self.check(&*mux, by_dialler, &identity, theirs.extra)?;
         let facts = PeerFacts {
@@ -188,14 +191,14 @@ async fn read_hello(stream: &mut MuxStream) -> Result<Hello, CloseCause> {
     let len = hello::fields_len(&head).map_err(fault)?;
     let mut fields = vec![0; len];
     stream.read.read_exact(&mut fields).await.map_err(|error| cause_of(&error))?;
-    Hello::decode(&Bytes::from(fields)).map_err(|error| fault(error.into()))
+    Hello::decode(&Bytes::from(fields)).map_err(fault)
 }
 
 fn fault(error: hello::HelloError) -> CloseCause {
     CloseCause::Fault(PeerFault::from(error).into())
 }
 
-fn unknown_key() -> CloseCause {
-    let detail = "the key that it has proven is neither ML-DSA-65 nor Ed25519";
+fn not_its_key() -> CloseCause {
+    let detail = "the key that it has proven is none of those that its hello names";
     CloseCause::Fault(PeerFault::close(PeerFaultKind::BadHandshake, detail).into())
 }

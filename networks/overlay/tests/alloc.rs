@@ -53,13 +53,13 @@ fn samples() -> Vec<(&'static str, Vec<u8>, Decode)> {
     let topics = ["a", "b", "c"].map(|name| Topic::new(name).unwrap());
     let item = gossip::Item { nonce: 1, topic: topics[0].clone(), payload: vec![7; 300].into() };
     let hello = Hello {
-        version: 1,
-        min_version: 1,
+        version: hello::VERSION,
+        min_version: hello::MIN_VERSION,
         network: Hash32::ZERO,
         capabilities: 0,
         incarnation: 1,
         attempt: 1,
-        other_key: Hash32::ZERO,
+        keys: key.hashes(),
         listen_port: 1,
         addrs: addrs.to_vec(),
         observed: Some(addrs[0]),

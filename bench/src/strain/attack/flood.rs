@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use rookery_base::Hash32;
 use rookery_engine::Enframe;
 use rookery_overlay::wire::Topic;
 use rookery_overlay::wire::frame::Framing;
@@ -85,7 +84,7 @@ fn hello(identity: &Identity, to: SocketAddr) -> Hello {
         capabilities: 0,
         incarnation: 1,
         attempt: 1,
-        other_key: Hash32(identity.hashes().other_than(identity.public_key())),
+        keys: identity.hashes(),
         listen_port: 0,
         addrs: Vec::new(),
         observed: Some(to),

@@ -3,14 +3,18 @@
 //! ```text
 //! "ROOKOVL1" | length u16 (to 8,192) | fields
 //!
-//! version u16 | least version u16 | network id 32 | capabilities u64 | incarnation u64 | attempt u64 | other key 32
-//! | listen port u16 | count u8 (to 8), addresses | observed: address, or u8 0 | agent: length u8 (to 64), printable ASCII
+//! version u16 | least version u16 | network id 32 | capabilities u64 | incarnation u64 | attempt u64
+//! | hash of ML-DSA-65 key 32 | hash of Ed25519 key 32 | listen port u16 | count u8 (to 8), addresses | observed: address, or u8 0 | agent: length u8 (to 64), printable ASCII
 //! | extra: u8 0, or u8 1, scheme u8, key length u16, key, signature length u16, signature | anything, skipped
 //! ```
 //!
-//! The connection beneath has proven one key of the sender. `other key` is the hash of the other key of its identity
-//! (zero when it has none); the identity is computed from both, so that a peer can lie about the second key only by
-//! being somebody else. The length comes before everything that versions may change.
+//! The connection beneath has proven one key of the sender, and the sender need not know which: that follows from what the
+//! receiver's TLS knows. So a hello names both keys of its identity by their hashes (zero for one that it has not). The proven one
+//! has to be one of them, in the place of its scheme; the identity is computed from both, so that a peer can lie about the other
+//! only by being somebody else.
+//!
+//! The length comes before everything that versions may change, and the versions before everything else: a hello of versions
+//! that we do not speak is not looked into. Version 1 named only the key that was not proven, which the sender had to guess.
 //!
 //! The extra identity binds a key of the application's to this connection: a signature over what [`extra_statement`]
 //! gives. What the key means, and whether it is wanted, is the application's to say.
@@ -20,6 +24,8 @@ use std::net::SocketAddr;
 use bytes::{BufMut, Bytes, BytesMut};
 use rookery_base::{DecodeError, Hash32, PeerFault, PeerFaultKind, PeerId, Reader};
 
+use rookery_transport::tls::KeyHashes;
+
 use super::address::{is_sendable, put_addr, put_addrs, read_addr, read_addrs};
 use crate::crypto::{MAX_SIGNATURE, MAX_SPKI};
 
@@ -27,13 +33,13 @@ use crate::crypto::{MAX_SIGNATURE, MAX_SPKI};
 pub const MAGIC: [u8; 8] = *b"ROOKOVL1";
 /// Bytes before the fields: magic and length.
 pub const HEAD_LEN: usize = MAGIC.len() + 2;
-/// Most bytes of fields: an extra identity of ML-DSA-65 takes 5,289, everything else 331; the rest is for growth. It is all
+/// Most bytes of fields: an extra identity of ML-DSA-65 takes 5,289, everything else 363; the rest is for growth. It is all
 /// that is held for a peer that has not said hello.
 pub const MAX_FIELDS: usize = 8192;
 /// The version of this document.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The least version that is understood.
-pub const MIN_VERSION: u16 = 1;
+pub const MIN_VERSION: u16 = 2;
 /// Longest agent, as in other networks' hellos, cut to what a table shows.
 pub const MAX_AGENT: usize = 64;
 /// The label under which the connection's keying material is drawn for the extra identity.
@@ -67,8 +73,8 @@ pub struct Hello {
     pub incarnation: u64,
     /// The dialler's count of its dials; of a listener 0.
     pub attempt: u64,
-    /// The hash of the key that the connection has not proven; zero when there is none.
-    pub other_key: Hash32,
+    /// The hashes of the identity's keys.
+    pub keys: KeyHashes,
     /// The port on which the sender listens; 0 when it does not.
     pub listen_port: u16,
     /// Where the sender believes to be reachable.
@@ -141,7 +147,8 @@ impl Hello {
         out.put_u64(self.capabilities);
         out.put_u64(self.incarnation);
         out.put_u64(self.attempt);
-        out.put_slice(self.other_key.as_bytes());
+        out.put_slice(&self.keys.post_quantum);
+        out.put_slice(&self.keys.classic);
         out.put_u16(self.listen_port);
         put_addrs(&mut out, &self.addrs);
         match self.observed.filter(is_sendable) {
@@ -165,17 +172,18 @@ impl Hello {
     /// Takes the fields apart; what follows the last one is skipped.
     ///
     /// # Errors
-    /// When they are not those of a hello.
-    pub fn decode(fields: &Bytes) -> Result<Self, DecodeError> {
+    /// When they are not those of a hello, or of one in versions that we do not speak.
+    pub fn decode(fields: &Bytes) -> Result<Self, HelloError> {
         let mut reader = Reader::new(fields);
         let version = reader.u16_be("version")?;
         let min_version = reader.u16_be("least version")?;
+        common_version(version, min_version)?;
         let network = reader.hash("network id")?;
         let capabilities = super::u64_be(&mut reader, "capabilities")?;
         let at = reader.at();
         let incarnation = super::u64_be(&mut reader, "incarnation")?;
         if incarnation == 0 {
-            return Err(DecodeError::Invalid { what: "incarnation", at });
+            return Err(DecodeError::Invalid { what: "incarnation", at }.into());
         }
         Ok(Self {
             version,
@@ -184,7 +192,10 @@ impl Hello {
             capabilities,
             incarnation,
             attempt: super::u64_be(&mut reader, "attempt")?,
-            other_key: reader.hash("other key")?,
+            keys: KeyHashes {
+                post_quantum: reader.hash("ML-DSA-65 key")?.0,
+                classic: reader.hash("Ed25519 key")?.0,
+            },
             listen_port: reader.u16_be("listen port")?,
             addrs: read_addrs(&mut reader, "addresses")?,
             observed: read_observed(&mut reader)?,
@@ -201,12 +212,17 @@ impl Hello {
         if self.network != *network {
             return Err(HelloError::Network(self.network, *network));
         }
-        let version = self.version.min(VERSION);
-        if version < self.min_version.max(MIN_VERSION) {
-            return Err(HelloError::Version(self.min_version, self.version));
-        }
-        Ok(version)
+        common_version(self.version, self.min_version)
     }
+}
+
+/// The highest version that both speak.
+fn common_version(highest: u16, lowest: u16) -> Result<u16, HelloError> {
+    let version = highest.min(VERSION);
+    if version < lowest.max(MIN_VERSION) {
+        return Err(HelloError::Version(lowest, highest));
+    }
+    Ok(version)
 }
 
 fn read_observed(reader: &mut Reader<'_>) -> Result<Option<SocketAddr>, DecodeError> {
@@ -260,20 +276,24 @@ mod tests {
     use proptest::prelude::*;
 
     fn arb_hello() -> impl Strategy<Value = Hello> {
-        let numbers = (any::<[u64; 3]>(), any::<[[u8; 32]; 2]>(), any::<[u16; 3]>());
+        let numbers = (any::<[u64; 3]>(), any::<[[u8; 32]; 3]>(), any::<[u16; 3]>());
         let addrs = (proptest::collection::vec(arb_addr(), 0..=8), proptest::option::of(arb_addr()));
         let bytes = || proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from);
         let extra = proptest::option::of((any::<u8>(), bytes(), bytes()));
         (numbers, addrs, "[ -~]{0,64}", extra).prop_map(|(numbers, (addrs, observed), agent, extra)| {
-            let ([capabilities, incarnation, attempt], [network, other], [version, min, port]) = numbers;
+            let (
+                [capabilities, incarnation, attempt],
+                [network, post_quantum, classic],
+                [version, min, port],
+            ) = numbers;
             Hello {
-                version,
-                min_version: min,
+                version: version.max(VERSION),
+                min_version: min.min(VERSION),
                 network: Hash32(network),
                 capabilities,
                 incarnation: incarnation.max(1),
                 attempt,
-                other_key: Hash32(other),
+                keys: KeyHashes { post_quantum, classic },
                 listen_port: port,
                 addrs,
                 observed,
@@ -295,7 +315,7 @@ mod tests {
             capabilities: 0,
             incarnation: 1,
             attempt: 1,
-            other_key: Hash32::ZERO,
+            keys: KeyHashes { post_quantum: [0; 32], classic: [0; 32] },
             listen_port: 7000,
             addrs: vec![],
             observed: None,
@@ -329,7 +349,7 @@ mod tests {
     fn the_longest_hello_fits_its_bound() {
         let v6: SocketAddr = "[2001:db8::1]:9".parse().unwrap();
         let mut longest = Hello { addrs: vec![v6; 8], observed: Some(v6), agent: "a".repeat(64), ..plain() };
-        assert_eq!(fields(&longest).len(), 332);
+        assert_eq!(fields(&longest).len(), 364);
         longest.extra = Some(ExtraIdentity {
             scheme: 1,
             key: vec![0; MAX_SPKI].into(),
@@ -352,10 +372,21 @@ mod tests {
     fn peers_agree_on_the_highest_common_version_of_one_network() {
         let ours = network_id("test");
         assert_eq!(Hello { version: 9, ..plain() }.agree(&ours), Ok(VERSION));
-        let newer = Hello { version: 9, min_version: 2, ..plain() };
-        assert_eq!(newer.agree(&ours), Err(HelloError::Version(2, 9)));
-        assert_eq!(Hello { version: 0, ..plain() }.agree(&ours), Err(HelloError::Version(1, 0)));
+        let newer = Hello { version: 9, min_version: 3, ..plain() };
+        assert_eq!(newer.agree(&ours), Err(HelloError::Version(3, 9)));
+        let older = Hello { version: 1, min_version: 1, ..plain() };
+        assert_eq!(older.agree(&ours), Err(HelloError::Version(1, 1)));
         assert!(matches!(plain().agree(&network_id("other")), Err(HelloError::Network(..))));
+    }
+
+    /// What follows the versions may be anything in versions that we do not speak.
+    #[test]
+    fn a_hello_of_other_versions_is_told_so_and_not_looked_into() {
+        for (version, min_version) in [(1_u16, 1_u16), (9, 3)] {
+            let bytes = [&version.to_be_bytes()[..], &min_version.to_be_bytes(), b"?"].concat();
+            let refused = Hello::decode(&bytes.into());
+            assert_eq!(refused, Err(HelloError::Version(min_version, version)));
+        }
     }
 
     #[test]

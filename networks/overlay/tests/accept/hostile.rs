@@ -62,7 +62,8 @@ async fn whoever_says_no_proper_hello_is_told_what_is_wrong_with_it() {
     assert_eq!((accounts.live, refused), (0, bad.len() as u64 + 1), "{accounts:?}");
 }
 
-/// Row 12: whoever shows the hash of a victim's key as its other key is somebody else, and the victim's session stays.
+/// Row 12: whoever names a victim's key as its other one is somebody else, who names both of the victim's is nobody, and the
+/// victim's session stays.
 #[tokio::test]
 async fn a_thief_of_an_identity_is_somebody_else() {
     let (_s, server) = server(Limits::LOCAL).await;
@@ -73,9 +74,10 @@ async fn a_thief_of_an_identity_is_somebody_else() {
     soon("a session", honest.connect([at])).await.unwrap();
     let (thief, mut held) = (Raw::new(66), Vec::new());
     for stolen in [victim.hashes().post_quantum, victim.hashes().classic] {
-        let hello = Hello { other_key: Hash32(stolen), incarnation: u64::MAX, ..thief.hello() };
+        let keys = KeyHashes { post_quantum: stolen, ..thief.identity.hashes() };
+        let hello = Hello { keys, incarnation: u64::MAX, ..thief.hello() };
         held.push(thief.say(at, &hello.encode()).await);
-        let id = KeyHashes::of(thief.identity.public_key(), stolen).unwrap().peer_id();
+        let id = keys.peer_id();
         assert_ne!(id, victim.peer_id());
         soon("a session as somebody else", async {
             while server.engine().session(id).await.is_none() {
@@ -83,6 +85,14 @@ async fn a_thief_of_an_identity_is_somebody_else() {
             }
         })
         .await;
+        talk(&honest, &server).await;
+    }
+    let swapped = KeyHashes { post_quantum: thief.identity.hashes().classic, ..victim.hashes() };
+    for keys in [victim.hashes(), swapped] {
+        let hello = Hello { keys, incarnation: u64::MAX, ..thief.hello() };
+        let (conn, _stream) = thief.say(at, &hello.encode()).await;
+        let (code, reason) = soon("the end", told(&conn.mux)).await;
+        assert!(code == 1 && reason.contains("none of those that its hello names"), "{code} {reason}");
         talk(&honest, &server).await;
     }
     assert!(server.engine().accounts().ended.is_empty());

@@ -5,6 +5,7 @@
 mod common;
 mod doors;
 mod fates;
+mod foreign;
 mod hostile;
 mod pairs;
 mod raw;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rookery_base::{CloseCause, Hash32};
+use rookery_base::CloseCause;
 use rookery_overlay::wire::hello::{self, Hello, network_id};
 use rookery_runtime::Env;
 use rookery_transport::quic::Udp;
 use rookery_transport::tls::{Identity, Keys, Trust};
-use rookery_transport::{Closed, Listener, Mux, MuxConn, MuxStream, Quic, QuicLimits, Transport, cause_of};
+use rookery_transport::{
+    Closed, Listener, Mux, MuxConn, MuxStream, Quic, QuicLimits, QuicTls, Transport, cause_of,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{NETWORK, soon};
@@ -45,12 +47,22 @@ impl Drop for Raw {
 impl Raw {
     /// With an identity of this number. Ed25519 only: what is told apart here are identities, not schemes.
     pub fn new(number: u64) -> Self {
+        Self::speaking(number, |tls| tls)
+    }
+
+    /// The same, with this done to its TLS.
+    pub fn speaking(number: u64, change: impl FnOnce(QuicTls) -> QuicTls) -> Self {
         let mut seed = [1; 32];
         seed[..8].copy_from_slice(&number.to_be_bytes());
         let (env, identity) = (Env::system(), Identity::from_seed(&seed, Keys::Classic).unwrap());
-        let tls = identity.tls(b"rookery-overlay/1", Trust::Both).unwrap();
+        let tls = change(identity.tls(b"rookery-overlay/1", Trust::Both).unwrap());
         let quic = Quic::start(&env, tls, &seed, QuicLimits::DEFAULT, Arc::new(Udp::AS_THEY_ARE)).unwrap();
         Self { env, identity, quic, _door: None }
+    }
+
+    /// Where others can dial it.
+    pub async fn listen(&self) -> Box<dyn Listener> {
+        self.quic.listen("127.0.0.1:0".parse().unwrap()).await.unwrap()
     }
 
     /// The same, dialling from this address.
@@ -74,7 +86,7 @@ impl Raw {
             capabilities: 0,
             incarnation: 7,
             attempt: 1,
-            other_key: Hash32::ZERO,
+            keys: self.identity.hashes(),
             listen_port: 0,
             addrs: Vec::new(),
             observed: None,
@@ -117,7 +129,7 @@ impl Raw {
     }
 }
 
-async fn read_hello(stream: &mut MuxStream) -> std::io::Result<Hello> {
+pub async fn read_hello(stream: &mut MuxStream) -> std::io::Result<Hello> {
     let mut head = [0; hello::HEAD_LEN];
     stream.read.read_exact(&mut head).await?;
     let mut fields = vec![0; hello::fields_len(&head).unwrap()];

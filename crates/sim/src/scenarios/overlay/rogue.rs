@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quinn::AsyncUdpSocket;
 use quinn::udp::RecvMeta;
-use rookery_base::{Hash32, PeerId};
+use rookery_base::PeerId;
 use rookery_engine::Enframe;
 use rookery_overlay::wire::frame::Framing;
 use rookery_overlay::wire::hello::{self, Hello, network_id};
@@ -17,7 +17,7 @@ use rookery_overlay::wire::kind;
 use rookery_overlay::wire::message::Message;
 use rookery_runtime::OnPanic;
 use rookery_transport::quic::{Quic, QuicLimits};
-use rookery_transport::tls::Trust;
+use rookery_transport::tls::{KeyHashes, Trust};
 use rookery_transport::{MuxConn, Transport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -70,6 +70,8 @@ pub(super) struct Rogue {
     pub quic: Quic,
     /// Its identity: as good as any.
     pub id: PeerId,
+    /// Whose keys these are.
+    keys: KeyHashes,
 }
 
 impl Rogue {
@@ -78,7 +80,7 @@ impl Rogue {
         let (node, identity) = (ow.world.node(host(seat)), ow.identity(seat)?);
         let tls = identity.tls(ALPN, Trust::Both).map_err(|error| error.to_string())?;
         let quic = node.quic(tls, QuicLimits::DEFAULT).map_err(|error| error.to_string())?;
-        Ok(Self { node, quic, id: identity.peer_id() })
+        Ok(Self { node, quic, id: identity.peer_id(), keys: identity.hashes() })
     }
 
     async fn dial(&self, to: SocketAddr) -> Option<MuxConn> {
@@ -159,7 +161,7 @@ impl Rogue {
             capabilities: 0,
             incarnation: 1,
             attempt: 1,
-            other_key: Hash32([0; 32]),
+            keys: self.keys,
             listen_port: 0,
             addrs: Vec::new(),
             observed: Some(observed),
