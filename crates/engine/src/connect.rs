@@ -16,7 +16,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use rookery_base::id::canonical_addr;
-use rookery_base::{CloseCause, Direction, Fault, PeerFaultKind};
+use rookery_base::{CloseCause, Direction, PeerFaultKind};
 use rookery_runtime::{BackoffConfig, BoxFuture, Env, Instant, OnPanic};
 use rookery_transport::{Arrival, Conn, cause_of};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::attempt::{self, Attempt, Dialled, too_slow};
 use crate::engine::Shared;
 use crate::network::ANOTHER_STAYS;
-use crate::tries::Tries;
+use crate::tries::{Tries, is_silence};
 use crate::{Change, StateChange};
 
 /// Head start of one address before the next; RFC 8305's.
@@ -136,7 +136,7 @@ impl Dials {
         shared: &Shared,
         env: &Env,
         addr: SocketAddr,
-        tries: &mut Tries,
+        tries: &Tries,
     ) -> Result<(Conn, OwnedSemaphorePermit), Unreached> {
         let closed = |_| Unreached { outcome: "stopped", cause: CloseCause::Shutdown };
         let permit = Arc::clone(&self.in_flight).acquire_owned().await.map_err(closed)?;
@@ -147,13 +147,13 @@ impl Dials {
                 Some(Err(error)) => cause_of(&error),
                 None => too_slow(PeerFaultKind::ConnectTimeout, "connection", within),
             };
-            let Some(wait) = tries.again(&cause, env.clock.now()) else {
-                let silent = matches!(&cause, CloseCause::Fault(Fault::Peer(fault))
-                    if fault.kind == PeerFaultKind::ConnectTimeout);
-                let outcome = if silent { "timeout" } else { "unreachable" };
-                return Err(Unreached { outcome, cause });
-            };
-            env.clock.sleep(wait).await;
+            match tries.again(cause, env.clock.now()) {
+                Ok(wait) => env.clock.sleep(wait).await,
+                Err(cause) => {
+                    let outcome = if is_silence(&cause) { "timeout" } else { "unreachable" };
+                    return Err(Unreached { outcome, cause });
+                }
+            }
         }
     }
 
@@ -238,7 +238,7 @@ pub(crate) async fn instead(shared: &Shared, addr: SocketAddr, cause: &CloseCaus
 }
 
 type Reached = Result<(Conn, OwnedSemaphorePermit), Unreached>;
-type Reaching = BoxFuture<'static, (Tries, Reached)>;
+type Reaching = BoxFuture<'static, Reached>;
 
 /// One connect that an application waits for.
 struct Connect {
@@ -251,6 +251,7 @@ struct Connect {
 }
 
 /// An address, and what is left of its dial.
+#[derive(Clone)]
 struct Target {
     addr: SocketAddr,
     tries: Tries,
@@ -271,7 +272,7 @@ impl Connect {
                 () = tell.closed() => return,
                 reached = self.race() => reached,
             };
-            let Some((addr, mut tries, conn, permit)) = reached else { break };
+            let Some((Target { addr, tries, .. }, conn, permit)) = reached else { break };
             let (registered, mut session) = oneshot::channel();
             let env = self.env.within(scope.child("peer"));
             let begun = Attempt {
@@ -304,44 +305,45 @@ impl Connect {
                 let _ = tell.send(Ok(winner));
                 return;
             }
-            match tries.again(&cause, self.env.clock.now()) {
-                Some(wait) => self.left.push_back(Target { addr, tries, wait }),
-                None => self.tried.push((addr, cause)),
+            match tries.again(cause, self.env.clock.now()) {
+                Ok(wait) => self.left.push_back(Target { addr, tries, wait }),
+                Err(cause) => self.tried.push((addr, cause)),
             }
         }
         let _ = tell.send(Err(DialError { tried: self.tried }));
     }
 
     /// The first connection that comes about; none when every address has failed.
-    async fn race(&mut self) -> Option<(SocketAddr, Tries, Conn, OwnedSemaphorePermit)> {
+    async fn race(&mut self) -> Option<(Target, Conn, OwnedSemaphorePermit)> {
         let clock = self.env.clock;
-        let mut going: Vec<(SocketAddr, Reaching)> = Vec::new();
+        let mut going: Vec<(Target, Reaching)> = Vec::new();
         let mut next = clock.now();
         loop {
             if next <= clock.now()
                 && let Some(target) = self.left.pop_front()
             {
-                going.push((target.addr, self.reaching(target)));
+                let reaching = self.reaching(target.clone());
+                going.push((target, reaching));
                 next = clock.now() + HEAD_START;
             }
             if going.is_empty() {
                 return None;
             }
             let waits = !self.left.is_empty();
-            let (addr, (tries, reached)) = tokio::select! {
+            let (target, reached) = tokio::select! {
                 biased;
                 first = first_of(&mut going) => first,
                 () = clock.sleep_until(next), if waits => continue,
             };
             match reached {
                 Ok((conn, permit)) => {
-                    // Should nothing come of this connection, the losers have another turn, and all their time.
-                    self.left.extend(going.into_iter().map(|(addr, _)| self.dials.target(&self.env, addr)));
-                    return Some((addr, tries, conn, permit));
+                    // Should nothing come of this connection, the losers have another turn, with what is left of their time.
+                    self.left.extend(going.into_iter().map(|(target, _)| target));
+                    return Some((target, conn, permit));
                 }
                 Err(Unreached { cause, .. }) => {
-                    self.shared.refusals.note(addr, self.env.clock.unix(), &cause);
-                    self.tried.push((addr, cause));
+                    self.shared.refusals.note(target.addr, self.env.clock.unix(), &cause);
+                    self.tried.push((target.addr, cause));
                     next = clock.now();
                 }
             }
@@ -350,16 +352,15 @@ impl Connect {
 
     fn reaching(&self, target: Target) -> Reaching {
         let (shared, env, dials) = (Arc::clone(&self.shared), self.env.clone(), self.dials.clone());
-        let Target { addr, mut tries, wait } = target;
+        let Target { addr, tries, wait } = target;
         Box::pin(async move {
             env.clock.sleep(wait).await;
-            let reached = dials.reach(&shared, &env, addr, &mut tries).await;
-            (tries, reached)
+            dials.reach(&shared, &env, addr, &tries).await
         })
     }
 }
 
-async fn first_of(going: &mut Vec<(SocketAddr, Reaching)>) -> (SocketAddr, (Tries, Reached)) {
+async fn first_of(going: &mut Vec<(Target, Reaching)>) -> (Target, Reached) {
     poll_fn(|cx| {
         for n in 0..going.len() {
             if let Poll::Ready(reached) = going[n].1.as_mut().poll(cx) {

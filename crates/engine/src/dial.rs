@@ -517,7 +517,7 @@ async fn dial_once(
     mut ticket: Ticket<DialEnd>,
 ) {
     let (clock, scope) = (env.clock, env.scope.clone());
-    let mut tries = dials.tries(&env, addr);
+    let tries = dials.tries(&env, addr);
     let (ended, began) = loop {
         let reached = tokio::select! {
             biased;
@@ -525,7 +525,7 @@ async fn dial_once(
                 ticket.outcome = "stopped";
                 return;
             }
-            reached = dials.reach(&shared, &env, addr, &mut tries) => reached,
+            reached = dials.reach(&shared, &env, addr, &tries) => reached,
         };
         let (conn, permit) = match reached {
             Ok(reached) => reached,
@@ -542,11 +542,19 @@ async fn dial_once(
         let who = Arc::clone(&begun.who);
         let ended = attempt::run(&shared, env.clone(), begun).await;
         ticket.answered = answered(&who, &ended);
-        let wait = ended.as_ref().err().and_then(|cause| tries.again(cause, clock.now()));
-        let Some(wait) = wait else { break (ended, began) };
+        let wait = match ended {
+            Ok(cause) => break (Ok(cause), began),
+            Err(cause) => match tries.again(cause, clock.now()) {
+                Ok(wait) => wait,
+                Err(cause) => break (Err(cause), began),
+            },
+        };
         tokio::select! {
             biased;
-            () = scope.cancelled() => break (ended, began),
+            () = scope.cancelled() => {
+                ticket.outcome = "stopped";
+                return;
+            }
             () = clock.sleep(wait) => {}
         }
     };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rookery_base::CloseCause;
+use rookery_engine::network::BUSY;
 use rookery_engine::registry::SessionLimits;
 use rookery_engine::{HandshakeLimits, Limits};
 use rookery_overlay::Handle;
@@ -119,7 +120,7 @@ async fn the_oldest_unproven_handshake_makes_room() {
         let (_d, honest) = dialler(None).await;
         soon("a session", honest.connect([at])).await.unwrap();
         let (code, reason) = soon("the end", told(&victim.mux)).await;
-        assert_eq!(code, 3, "victim {n}: {reason}");
+        assert_eq!(code, BUSY, "victim {n}: {reason}");
         // The place that the honest one does not need any more is taken again.
         let another = Raw::new(100 + n as u64);
         let conn = another.dial(at).await.unwrap();
@@ -128,6 +129,23 @@ async fn the_oldest_unproven_handshake_makes_room() {
     }
     let accounts = server.engine().accounts();
     assert_eq!(accounts.refused["handshake_evicted"], 3, "{accounts:?}");
+}
+
+/// Rows 2, 13, 21: at a door with one place, where whoever comes next ends the handshake before, all get in: who has lost its
+/// place, at whatever point of its handshake, comes again within its deadline.
+#[tokio::test]
+async fn who_lost_its_place_in_the_middle_of_its_handshake_comes_again() {
+    let limits = HandshakeLimits { total: 1, grace: Duration::ZERO, ..HandshakeLimits::LOCAL };
+    let (_s, server) = server(handshakes(limits)).await;
+    let at = server.listening()[0];
+    let crowd = diallers(20, |_| None).await;
+    let connects = join_all(crowd.iter().map(|(_, dialler)| dialler.connect([at])));
+    for dialled in conserved(&server, connects).await {
+        assert_eq!(dialled.unwrap().peer, server.id());
+    }
+    let accounts = until(&server, "settled", |now| now.shaking == 0 && now.live == 20).await;
+    let lost = accounts.refused.get("handshake_evicted").copied().unwrap_or(0);
+    assert!(lost > 0, "nobody lost a place: {accounts:?}");
 }
 
 /// Row 22: while strangers have to prove their addresses, who was here before does it with what it was given then.
