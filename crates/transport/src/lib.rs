@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rookery_base::{CloseCause, LocalFault};
+use rookery_base::{CloseCause, Fault, LocalFault};
 use rookery_runtime::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -267,6 +267,8 @@ pub enum Closed {
     ByUs,
     /// Nothing was heard within the idle deadline.
     TimedOut,
+    /// The two ends' keys do not fit together, and whose that is to mend: another try ends alike.
+    Unfit(Fault),
     /// It broke, or the other side broke the transport's rules.
     Broken(String),
 }
@@ -280,6 +282,7 @@ impl fmt::Display for Closed {
             Self::ByPeer { code, reason } => write!(f, "closed by the peer: {reason} (code {code})"),
             Self::ByUs => f.write_str("closed by us"),
             Self::TimedOut => f.write_str("nothing heard within the idle deadline"),
+            Self::Unfit(fault) => fault.fmt(f),
             Self::Broken(what) => f.write_str(what),
         }
     }
@@ -291,6 +294,7 @@ impl From<Closed> for CloseCause {
     fn from(closed: Closed) -> Self {
         match closed {
             Closed::ByPeer { code, reason } => Self::ByPeer { code, reason: reason.into() },
+            Closed::Unfit(fault) => Self::Fault(fault),
             closed => Self::Broken(closed.to_string().into()),
         }
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, ML_DSA_65_SIGNING, PqdsaKeyPair};
-use rookery_base::PeerId;
+use rookery_base::{Fault, LocalFault, PeerFault, PeerFaultKind, PeerId};
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs as backend};
@@ -313,6 +313,29 @@ impl RawKeys {
         let spki = SubjectPublicKeyInfoDer::from(key.as_ref());
         rustls::crypto::verify_tls13_signature_with_raw_key(message, &spki, signed, &self.algorithms)
     }
+}
+
+/// The alert of who accepts no key that it was shown (RFC 8446, 6.2): `certificate_required`.
+const NO_KEY_SHOWN: u8 = 116;
+/// The alert of a server of ours that has no key that the client accepts: `access_denied`.
+const NO_KEY_TO_SHOW: u8 = 49;
+
+/// What an alert says of the two ends' keys, and whose it is to mend; none: it is about something else. `ours`: we have sent
+/// it. A side whose keys the other does not accept shows none, so the alerts come in pairs: each side's cause names the same
+/// lack.
+pub(crate) fn unfit(alert: u8, ours: bool) -> Option<Fault> {
+    let shown = alert == NO_KEY_SHOWN;
+    if !shown && alert != NO_KEY_TO_SHOW {
+        return None;
+    }
+    Some(if shown == ours {
+        let detail = "it has no key that this node accepts; a node that requires post-quantum identities accepts ML-DSA-65 only";
+        PeerFault::close(PeerFaultKind::BadHandshake, detail).into()
+    } else {
+        let detail = "the peer accepts no key of this node: it requires another kind, as a post-quantum one (ML-DSA-65); \
+                      give this node both kinds of keys to reach it";
+        LocalFault::new(detail).into()
+    })
 }
 
 /// TLS 1.2 is not offered, so nobody can be asked to check a signature of it.

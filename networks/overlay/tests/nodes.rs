@@ -176,9 +176,36 @@ async fn nodes_of_other_networks_and_without_post_quantum_keys_are_refused_and_t
     let (_b, b) = builder().require_post_quantum().start().await.unwrap();
     let refused = soon("a refusal", a.connect(b.listening())).await.unwrap_err();
     assert!(refused.to_string().contains("network"), "{refused}");
-    let (_c, c) = builder().keys(Keys::Classic).start().await.unwrap();
-    assert!(soon("a refusal", c.connect(b.listening())).await.is_err());
     assert!(b.engine().accounts().balanced());
+}
+
+/// Where keys do not fit together both ends say whose fault it is and what is missing, and the dialler does not try again.
+#[tokio::test]
+async fn keys_that_do_not_fit_are_named_on_both_sides() {
+    let (_s, strict) = builder().require_post_quantum().start().await.unwrap();
+    let (_c, classic) = builder().keys(Keys::Classic).start().await.unwrap();
+    let lacks = "has no key that this node accepts; a node that requires post-quantum identities";
+    let unwanted =
+        "local: the peer accepts no key of this node: it requires another kind, as a post-quantum one";
+    for (dialler, dialled, ours, theirs) in
+        [(&classic, &strict, unwanted, lacks), (&strict, &classic, lacks, unwanted)]
+    {
+        let before = dialled.engine().accounts().arrived;
+        let refused = soon("a refusal", dialler.connect(dialled.listening())).await.unwrap_err();
+        assert!(refused.to_string().contains(ours), "{refused}");
+        // The other side may come to write it down a moment later.
+        soon("an entry in the other side's ledger", async {
+            loop {
+                let (why, _) = dialled.engine().why(SocketAddr::new(loopback().ip(), 0)).await;
+                if why.iter().any(|why| why.closed.as_ref().is_some_and(|closed| closed.contains(theirs))) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        assert_eq!(dialled.engine().accounts().arrived, before + 1, "one try");
+    }
 }
 
 /// A further key whose signatures anybody can make who knows its word: enough to see what is signed.

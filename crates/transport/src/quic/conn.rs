@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{
+    Connection, ConnectionClose, ConnectionError, ReadError, RecvStream, SendStream, TransportErrorCode,
+    VarInt, WriteError,
+};
 use rookery_base::id::canonical_addr;
 use rookery_observe::Metrics;
 use rookery_runtime::BoxFuture;
@@ -15,6 +18,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::farewell::Farewells;
+use crate::tls;
 use crate::{Closed, Conn, Mux, MuxConn, MuxStats, MuxStream};
 
 /// What of the other side's parting words is kept.
@@ -67,8 +71,38 @@ fn closed(error: ConnectionError) -> Closed {
         }
         ConnectionError::LocallyClosed => Closed::ByUs,
         ConnectionError::TimedOut => Closed::TimedOut,
+        ConnectionError::ConnectionClosed(close) => by_transport(&close),
+        ConnectionError::TransportError(error) => {
+            match alert(error.code).and_then(|alert| tls::unfit(alert, true)) {
+                Some(fault) => Closed::Unfit(fault),
+                None => Closed::Broken(error.to_string()),
+            }
+        }
         other => Closed::Broken(other.to_string()),
     }
+}
+
+/// The other side's transport has ended the connection. Until a handshake is over on both sides an application's words
+/// cannot be sent in it, only that it has some.
+fn by_transport(close: &ConnectionClose) -> Closed {
+    match close.error_code {
+        TransportErrorCode::CONNECTION_REFUSED => {
+            Closed::Broken("refused at the door: the peer takes no more handshakes now".to_owned())
+        }
+        TransportErrorCode::APPLICATION_ERROR => Closed::Broken(
+            "the peer gave the connection up in the middle of its handshake: it had no place for it any more, or is stopping"
+                .to_owned(),
+        ),
+        code => match alert(code).and_then(|alert| tls::unfit(alert, false)) {
+            Some(fault) => Closed::Unfit(fault),
+            None => Closed::Broken(ConnectionError::ConnectionClosed(close.clone()).to_string()),
+        },
+    }
+}
+
+/// The TLS alert in a transport's error code (RFC 9001, 4.8).
+fn alert(code: TransportErrorCode) -> Option<u8> {
+    u64::from(code).checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok())
 }
 
 struct QuicMux {
