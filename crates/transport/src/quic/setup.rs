@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, ServerConfig, TimeSource,
-    TransportConfig, VarInt,
+    ClientConfig, ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    ServerConfig, TimeSource, TransportConfig, VarInt,
 };
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -20,6 +20,11 @@ use super::{QuicLimits, QuicTls, lock};
 const CID: usize = 8;
 /// Bytes of the first datagrams that are kept of an arrival which waits to be let in: a post-quantum hello fills two.
 const ARRIVAL_BYTES: u64 = 8 << 10;
+
+/// How fine the search for a path's packet size is, in bytes: just over half of the way from the 1,200 bytes that every path
+/// takes to the 1,452 that an Ethernet takes. So the largest is tried first, and on nearly all paths it is the only packet of
+/// the search in place of four; where it is lost, one or two more find 1,325 or stay at 1,200.
+const MTU_STEP: u16 = 127;
 
 /// What each endpoint of a transport is made with.
 pub(super) struct Setup {
@@ -66,8 +71,11 @@ impl Setup {
 }
 
 fn transport(limits: &QuicLimits) -> io::Result<TransportConfig> {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.minimum_change(MTU_STEP);
     let mut config = TransportConfig::default();
     config
+        .mtu_discovery_config(Some(mtu))
         .max_concurrent_bidi_streams(VarInt::from_u32(limits.streams))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(limits.stream_window))

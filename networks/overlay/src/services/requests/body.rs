@@ -7,17 +7,22 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{CHUNK, IDLE, RequestError, within};
 
+/// Room for the first piece of a body: most are small, and what is longer earns its room by filling it.
+const FIRST_ROOM: usize = 2 * 1024;
+
 /// A body that comes in.
 pub struct BodyReader {
     read: ReadHalf,
     clock: Clock,
     most: u64,
     left: u64,
+    /// Room for the next piece.
+    room: usize,
 }
 
 impl BodyReader {
     pub(super) const fn new(read: ReadHalf, clock: Clock, most: u64) -> Self {
-        Self { read, clock, most, left: most }
+        Self { read, clock, most, left: most, room: FIRST_ROOM }
     }
 
     /// The next piece, at most [`CHUNK`] bytes; `None` at the body's end. Not reading is how to hold the other side back.
@@ -26,11 +31,14 @@ impl BodyReader {
     /// # Errors
     /// When the body is over its bound, its half was reset, or nothing came for [`IDLE`].
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, RequestError> {
-        let mut piece = BytesMut::with_capacity(CHUNK);
+        let mut piece = BytesMut::with_capacity(self.room);
         let reading = async { Ok(self.read.read_buf(&mut piece).await?) };
         let came = within(self.clock, IDLE, "the next piece of a body", reading).await?;
         if came == 0 {
             return Ok(None);
+        }
+        if came == self.room {
+            self.room = CHUNK.min(2 * self.room);
         }
         self.left = self.left.checked_sub(came as u64).ok_or(RequestError::TooLarge(self.most))?;
         Ok(Some(piece.freeze()))
@@ -59,6 +67,13 @@ pub struct BodyWriter {
 impl BodyWriter {
     pub(super) const fn new(write: WriteHalf, clock: Clock) -> Self {
         Self { write, clock }
+    }
+
+    /// Writes a head and the body's first bytes as one, so that what is small goes out in one packet.
+    pub(super) async fn open(&mut self, head: &[u8], bytes: &[u8]) -> Result<(), RequestError> {
+        let (first, rest) = bytes.split_at(bytes.len().min(CHUNK.saturating_sub(head.len())));
+        self.write(&[head, first].concat()).await?;
+        self.write(rest).await
     }
 
     /// Writes bytes, a piece at a time; waits while the other side does not read.

@@ -54,10 +54,17 @@ pub async fn begin(
     clock: Clock,
     head: &RequestHead,
 ) -> Result<(BodyWriter, Pending), RequestError> {
-    let MuxStream { read, write } = stream;
-    let mut body = BodyWriter::new(write, clock);
-    body.write(&head.encode().ok_or(RequestError::HeaderTooLong)?).await?;
-    Ok((body, Pending { read, clock }))
+    let (head, (mut body, pending)) = (encoded(head)?, halves(stream, clock));
+    body.write(&head).await?;
+    Ok((body, pending))
+}
+
+fn encoded(head: &RequestHead) -> Result<Bytes, RequestError> {
+    head.encode().ok_or(RequestError::HeaderTooLong)
+}
+
+fn halves(MuxStream { read, write }: MuxStream, clock: Clock) -> (BodyWriter, Pending) {
+    (BodyWriter::new(write, clock), Pending { read, clock })
 }
 
 /// A whole exchange with small bodies: sends `body`, gives the answer's header and body, the latter of at most `most` bytes.
@@ -74,9 +81,9 @@ pub async fn ask(
     most: u64,
 ) -> Result<(Bytes, Bytes), RequestError> {
     let exchange = async {
-        let (mut writer, pending) = begin(stream, clock, head).await?;
+        let (head, (mut writer, pending)) = (encoded(head)?, halves(stream, clock));
         let sending = async {
-            writer.write(body).await?;
+            writer.open(&head, body).await?;
             writer.finish().await
         };
         let answering = async {

@@ -76,10 +76,15 @@ impl AnswerWriter {
     /// # Errors
     /// When the header is too long (then the answer has not begun), or the stream does not take it.
     pub async fn begin(&mut self, status: Status, header: Bytes) -> Result<(), RequestError> {
+        self.open(status, header, &[]).await
+    }
+
+    /// Sends the head, unless it was sent, together with the first bytes of the body.
+    async fn open(&mut self, status: Status, header: Bytes, bytes: &[u8]) -> Result<(), RequestError> {
         let head = AnswerHead { status, header }.encode().ok_or(RequestError::HeaderTooLong)?;
         let Stage::Silent(write) = std::mem::replace(&mut self.stage, Stage::Over) else { return Ok(()) };
         let mut body = BodyWriter::new(write, self.clock);
-        body.write(&head).await?;
+        body.open(&head, bytes).await?;
         self.stage = Stage::Begun(body);
         Ok(())
     }
@@ -89,12 +94,10 @@ impl AnswerWriter {
     /// # Errors
     /// When the stream does not take them.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), RequestError> {
-        if matches!(self.stage, Stage::Silent(_)) {
-            self.begin(Status::Ok, Bytes::new()).await?;
-        }
         match &mut self.stage {
+            Stage::Silent(_) => self.open(Status::Ok, Bytes::new(), bytes).await,
             Stage::Begun(body) => body.write(bytes).await,
-            Stage::Silent(_) | Stage::Over => Ok(()),
+            Stage::Over => Ok(()),
         }
     }
 
