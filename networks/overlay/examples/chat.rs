@@ -90,7 +90,7 @@ async fn chat(args: &[String]) -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    node.stop().await.map_err(|stuck| format!("these tasks did not end in time: {stuck:?}").into())
+    Ok(node.stop().await?)
 }
 
 fn show(line: &Delivery) {

@@ -129,5 +129,5 @@ async fn round_trip(
 }
 
 async fn stop(node: Node) -> Result<(), Box<dyn Error>> {
-    node.stop().await.map_err(|stuck| format!("these tasks did not end in time: {stuck:?}").into())
+    Ok(node.stop().await?)
 }

@@ -115,7 +115,7 @@ async fn serve(addr: &str) -> Result<(), Box<dyn Error>> {
 }
 
 async fn stop(node: Node) -> Result<(), Box<dyn Error>> {
-    node.stop().await.map_err(|stuck| format!("these tasks did not end in time: {stuck:?}").into())
+    Ok(node.stop().await?)
 }
 
 async fn ask(addr: &str, what: &str, key: &str, value: &str) -> Result<(), Box<dyn Error>> {

@@ -67,7 +67,7 @@ async fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
             },
         }
     }
-    node.stop().await.map_err(|stuck| format!("these tasks did not end in time: {stuck:?}").into())
+    Ok(node.stop().await?)
 }
 
 /// Who is there, who was, who is waited for, and where everything that ever arrived is.

@@ -92,7 +92,7 @@ async fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
             interrupted = tokio::signal::ctrl_c() => break interrupted?,
         }
     }
-    node.stop().await.map_err(|stuck| format!("these tasks did not end in time: {stuck:?}").into())
+    Ok(node.stop().await?)
 }
 
 fn board_service() -> ServiceName {

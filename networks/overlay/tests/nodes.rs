@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rookery_base::CloseCause;
 use rookery_engine::registry::watch::Change;
-use rookery_overlay::node::RequestFailed;
+use rookery_overlay::node::{PostError, Reply, RequestFailed, StopError, answering};
 use rookery_overlay::services::gossip::{Judgement, Validator};
 use rookery_overlay::services::messages::Sent;
 use rookery_overlay::services::requests::{AnswerWriter, Handler, Incoming, RequestError, ServiceLimits};
@@ -78,6 +78,44 @@ async fn a_message_arrives_once_and_its_sender_learns_what_became_of_it() {
     assert_eq!(a.send(a.id(), topic("chat"), "to nobody").await, Sent::Gone);
 }
 
+/// A message is posted without waiting for the peer; the queue's end is told at once, and how each message ends can be asked for.
+#[tokio::test]
+async fn a_message_is_posted_without_waiting_and_a_full_queue_is_told() {
+    let ((_a, a), (_b, b)) = two().await;
+    let id = b.id();
+    b.listen_to(topic("chat"));
+    // Nobody takes what arrives there: its lane fills, its desk too, and then nothing is acknowledged for a while.
+    let mut receipts = Vec::new();
+    let full = loop {
+        match a.post(id, topic("chat"), vec![0; 200 << 10]).await {
+            Ok(receipt) => receipts.push(receipt),
+            Err(error) => break error,
+        }
+        assert!(receipts.len() < 1000, "no end of the queue");
+    };
+    assert_eq!(full, PostError::QueueFull);
+    assert!(full.to_string().contains("8 messages wait"), "{full}");
+    assert!(matches!(receipts.remove(0).outcome().await, Sent::Accepted(_)));
+    let long = a.post(id, topic("chat"), vec![0; (256 << 10) + 1]).await;
+    assert_eq!(long.unwrap_err(), PostError::TooLong((256 << 10) + 1));
+    assert_eq!(a.post(a.id(), topic("chat"), "").await.unwrap_err(), PostError::NotConnected);
+}
+
+/// What a service says of its refusal is in the error's words, and so are the tasks that kept a node from stopping.
+#[tokio::test]
+async fn errors_say_what_was_said() {
+    let closed = ServiceName::new("closed").unwrap();
+    let handler = answering(|_| std::future::ready(Reply::refused("closed\n on Sundays")));
+    let (_b, b) = builder().serve(closed.clone(), ServiceLimits::SMALL, handler).start().await.unwrap();
+    let (_a, a) = builder().start().await.unwrap();
+    soon("a session", a.connect(b.listening())).await.unwrap();
+    let refused = soon("an answer", a.request(b.id(), closed, "", b"", PATIENCE, 10)).await.unwrap_err();
+    let expected = "the service answered that it does not do that for this peer: closed on Sundays";
+    assert_eq!(refused.to_string(), expected);
+    let stuck = StopError { tasks: vec!["desk", "quic"] };
+    assert_eq!(stuck.to_string(), "not stopped within 5 s: desk, quic did not end");
+}
+
 #[tokio::test]
 async fn what_one_publishes_reaches_a_subscriber_two_hops_away() {
     let ((_a, a), (_b, b)) = two().await;
@@ -126,6 +164,7 @@ async fn requests_stream_both_ways_at_once_and_unknown_services_are_refused() {
     let none = ServiceName::new("none").unwrap();
     let refused = soon("an answer", a.request(b.id(), none.clone(), "", b"", PATIENCE, 10)).await;
     assert!(matches!(refused, Err(RequestFailed::Request(RequestError::Answered(..)))), "{refused:?}");
+    assert_eq!(refused.unwrap_err().to_string(), "the service answered that there is no such service");
     let nobody = a.request(a.id(), none, "", b"", PATIENCE, 10).await;
     assert!(matches!(nobody, Err(RequestFailed::NotConnected(_))), "{nobody:?}");
 }

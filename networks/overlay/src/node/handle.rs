@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::desk::Topics;
 use crate::services::discovery::DiscoveryHandle;
 use crate::services::gossip::{Delivery, GossipHandle, PublishError, SubscribeError, Validator};
-use crate::services::messages::{self, Sent};
+use crate::services::messages::{self, PostError, Receipt, Sent};
 use crate::services::requests::{self, BodyWriter, Pending, RequestError};
 use crate::wire::Topic;
 use crate::wire::gossip::ItemId;
@@ -109,7 +109,22 @@ impl Handle {
         });
     }
 
-    /// Sends a message to a peer; says what became of it. Dropping the future does not stop it.
+    /// Queues a message to a peer, and does not wait for the peer: what becomes of it the receipt tells whoever wants to know.
+    ///
+    /// # Errors
+    /// When it is not queued: there is no session, the peer's queue is full, or the payload is too long.
+    pub async fn post(
+        &self,
+        peer: PeerId,
+        topic: Topic,
+        payload: impl Into<Bytes>,
+    ) -> Result<Receipt, PostError> {
+        let session = self.engine.session(peer).await.ok_or(PostError::NotConnected)?;
+        messages::post(&session.for_service(MESSAGES), topic, payload.into()).await
+    }
+
+    /// Sends a message to a peer and waits for what becomes of it, up to 20 s where the peer does not answer;
+    /// [`post`](Self::post) does not wait. Dropping the future does not stop it.
     pub async fn send(&self, peer: PeerId, topic: Topic, payload: impl Into<Bytes>) -> Sent {
         match self.engine.session(peer).await {
             Some(session) => messages::send(&session.for_service(MESSAGES), topic, payload.into()).await,

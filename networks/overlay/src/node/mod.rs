@@ -37,7 +37,7 @@ pub use files::{Folder, FolderError};
 pub use handle::{Handle, RequestFailed};
 
 pub use crate::services::gossip::{Delivery, Judgement, Validator};
-pub use crate::services::messages::Sent;
+pub use crate::services::messages::{PostError, Receipt, Sent};
 pub use crate::services::requests::{
     Answer, AnswerWriter, BodyReader, BodyWriter, Handler, Incoming, Pending, RequestError, ServiceLimits,
 };
@@ -106,10 +106,18 @@ impl Node {
     /// Stops the node: peers are told, what is to be kept is saved, every task ends.
     ///
     /// # Errors
-    /// With the tasks that have not ended within five seconds, by name.
-    pub async fn stop(self) -> Result<(), Vec<&'static str>> {
-        self.env.scope.close(STOP_WITHIN).await
+    /// With the tasks that have not ended within five seconds.
+    pub async fn stop(self) -> Result<(), StopError> {
+        self.env.scope.close(STOP_WITHIN).await.map_err(|tasks| StopError { tasks })
     }
+}
+
+/// A node has not stopped in time. What it was to keep may not be saved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not stopped within {} s: {} did not end", STOP_WITHIN.as_secs(), .tasks.join(", "))]
+pub struct StopError {
+    /// The names of the tasks that still run.
+    pub tasks: Vec<&'static str>,
 }
 
 impl Drop for Node {

@@ -1,6 +1,7 @@
 //! `message` and `ack`: direct messages under a topic, each of which ends exactly once.
 //!
 //! ```text
+//!  post(peer, topic, payload) -> queued, or why not
 //!  send(peer, topic, payload) -> message ........ ack -> Sent::Accepted | NoSubscriber | Busy
 //!                                        ........ nothing for 20 s -> Sent::TimedOut
 //!                                        ........ the session ends -> Sent::Gone
@@ -111,30 +112,67 @@ pub enum Sent {
     Busy,
     /// No answer in time.
     TimedOut,
-    /// Not sent: [`OPEN`] messages wait for the peer already, or the payload is too long, for this reason.
-    NotSent(&'static str),
+    /// Not sent, for this reason.
+    NotSent(PostError),
     /// The session has ended first.
     Gone,
+}
+
+/// Why a message was not queued. Nothing of it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PostError {
+    /// There is no session with the peer, or it is ending.
+    #[error("not connected to the peer")]
+    NotConnected,
+    /// As many messages wait for the peer as may.
+    #[error("the peer's queue is full: {OPEN} messages wait for it already")]
+    QueueFull,
+    /// The payload is over its bound.
+    #[error("a payload of {0} bytes, the most is {most}", most = wire::MAX_PAYLOAD)]
+    TooLong(usize),
+}
+
+/// A message on its way. Dropping it does not stop the message.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Sent>);
+
+impl Receipt {
+    /// How the message has ended, once it has: [`ACK_WITHIN`] at most.
+    pub async fn outcome(self) -> Sent {
+        self.0.await.unwrap_or(Sent::Gone)
+    }
 }
 
 /// A message to be sent, as the pipe's command.
 struct Send {
     topic: Topic,
     payload: Bytes,
-    tell: oneshot::Sender<Sent>,
+    queued: oneshot::Sender<Result<Receipt, PostError>>,
 }
 
-/// Sends a message and waits for its end. Dropping the future does not stop the message. `peer` is a handle of this service's,
+/// Queues a message and says so: it waits for the peer's routine alone, not for the peer. `peer` is a handle of this service's,
 /// as [`Mail::Up`] brings it.
-pub async fn send(peer: &PeerHandle, topic: Topic, payload: Bytes) -> Sent {
+///
+/// # Errors
+/// When it is not queued.
+pub async fn post(peer: &PeerHandle, topic: Topic, payload: Bytes) -> Result<Receipt, PostError> {
     if payload.len() > wire::MAX_PAYLOAD {
-        return Sent::NotSent("the payload is over 256 KiB");
+        return Err(PostError::TooLong(payload.len()));
     }
-    let (tell, told) = oneshot::channel();
-    match peer.push(Command::new(Send { topic, payload, tell })) {
-        Pushed::Accepted => told.await.unwrap_or(Sent::Gone),
-        Pushed::Full => Sent::NotSent("the session does not keep up with its commands"),
-        Pushed::Gone => Sent::Gone,
+    let (queued, verdict) = oneshot::channel();
+    match peer.push(Command::new(Send { topic, payload, queued })) {
+        Pushed::Accepted => verdict.await.unwrap_or(Err(PostError::NotConnected)),
+        Pushed::Full => Err(PostError::QueueFull),
+        Pushed::Gone => Err(PostError::NotConnected),
+    }
+}
+
+/// Sends a message and waits for its end. Dropping the future does not stop the message.
+pub async fn send(peer: &PeerHandle, topic: Topic, payload: Bytes) -> Sent {
+    match post(peer, topic, payload).await {
+        Ok(receipt) => receipt.outcome().await,
+        Err(PostError::NotConnected) => Sent::Gone,
+        Err(why @ (PostError::QueueFull | PostError::TooLong(_))) => Sent::NotSent(why),
     }
 }
 
@@ -276,20 +314,22 @@ impl Pipe for MessagesPipe {
     }
 
     fn on_command(&mut self, _now: Instant, command: Command, out: &mut Outbox) -> Flow {
-        let Some(Send { topic, payload, tell }) = command.take() else { return Flow::Continue };
+        let Some(Send { topic, payload, queued }) = command.take() else { return Flow::Continue };
         self.number += 1;
         let key = RequestKey::number(MESSAGE, self.number);
         let message = Message { number: self.number, topic, payload };
-        match out.request(key, message.encode(), ACK_WITHIN) {
-            Ok(()) => self.waiting.push((key, tell)),
-            Err(refused) => {
-                let sent = match refused {
-                    RequestRefused::TooMany => Sent::NotSent("eight messages wait for the peer already"),
-                    RequestRefused::AlreadyOpen | RequestRefused::OutboxFull => Sent::Gone,
-                };
-                let _ = tell.send(sent);
+        let verdict = match out.request(key, message.encode(), ACK_WITHIN) {
+            Ok(()) => {
+                let (tell, told) = oneshot::channel();
+                self.waiting.push((key, tell));
+                Ok(Receipt(told))
             }
-        }
+            Err(RequestRefused::TooMany) => Err(PostError::QueueFull),
+            // The session ends of it.
+            Err(RequestRefused::AlreadyOpen | RequestRefused::OutboxFull) => Err(PostError::NotConnected),
+        };
+        // Who asked may have lost interest; the message goes its way.
+        let _ = queued.send(verdict);
         Flow::Continue
     }
 

@@ -74,6 +74,21 @@ pub enum Status {
     Other(u8),
 }
 
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "all is well",
+            Self::NoService => "there is no such service",
+            Self::Busy => "it serves as many requests as it may",
+            Self::Refused => "it does not do that for this peer",
+            Self::TooLarge => "the request's body is too large",
+            Self::Late => "it needed longer than it may",
+            Self::Failed => "it failed",
+            Self::Other(code) => return write!(f, "something went wrong (status {code})"),
+        })
+    }
+}
+
 impl Status {
     /// The number on the wire.
     pub const fn code(self) -> u8 {

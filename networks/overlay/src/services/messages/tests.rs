@@ -35,13 +35,18 @@ impl Desk {
         self.out.sent().iter().map(|(_, body)| Ack::decode(body).unwrap()).collect()
     }
 
-    fn say(&mut self) -> (RequestKey, oneshot::Receiver<Sent>) {
-        let (tell, told) = oneshot::channel();
-        let send = Send { topic: topic("chat"), payload: Bytes::from_static(b"hi"), tell };
+    fn post(&mut self) -> Result<Receipt, PostError> {
+        let (queued, mut verdict) = oneshot::channel();
+        let send = Send { topic: topic("chat"), payload: Bytes::from_static(b"hi"), queued };
         assert_eq!(
             self.pipe.on_command(self.env.clock.now(), Command::new(send), &mut self.out),
             Flow::Continue
         );
+        verdict.try_recv().unwrap()
+    }
+
+    fn say(&mut self) -> (RequestKey, oneshot::Receiver<Sent>) {
+        let Receipt(told) = self.post().unwrap();
         let number = self.out.sent().first().map_or(0, |(_, body)| Message::decode(body).unwrap().number);
         (RequestKey::number(MESSAGE, number), told)
     }
@@ -107,8 +112,7 @@ fn every_message_sent_ends_once_and_says_how() {
 fn no_more_than_eight_messages_wait_for_a_peer() {
     let mut desk = desk();
     let open: Vec<_> = (0..OPEN).map(|_| desk.say()).collect();
-    let (_, mut ninth) = desk.say();
-    assert!(matches!(ninth.try_recv(), Ok(Sent::NotSent(_))));
+    assert_eq!(desk.post().map(|_| ()), Err(PostError::QueueFull));
     drop(desk);
     for (_, mut told) in open {
         assert!(told.try_recv().is_err(), "who waits learns of the end by the channel's");
@@ -132,7 +136,7 @@ fn a_message_that_does_not_decode_and_one_that_is_too_large_end_the_session() {
 async fn a_session_that_is_gone_and_a_payload_that_is_too_long_are_told_at_once() {
     assert_eq!(send(&handle(), topic("chat"), Bytes::new()).await, Sent::Gone);
     let long = vec![0; wire::MAX_PAYLOAD + 1].into();
-    assert!(matches!(send(&handle(), topic("chat"), long).await, Sent::NotSent(_)));
+    assert!(matches!(send(&handle(), topic("chat"), long).await, Sent::NotSent(PostError::TooLong(_))));
 }
 
 #[test]

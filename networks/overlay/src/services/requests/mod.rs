@@ -70,8 +70,18 @@ pub enum RequestError {
     #[error("a header over its bound was not sent")]
     HeaderTooLong,
     /// The other side answered, and not well.
-    #[error("answered {0:?}")]
+    #[error("the service answered that {0}{words}", words = words(.1))]
     Answered(Status, Bytes),
+}
+
+/// Characters of an answer's header that are shown: a sentence.
+const WORDS: usize = 256;
+
+/// What a service says beside its status, as far as it is text.
+fn words(header: &[u8]) -> String {
+    let text = String::from_utf8_lossy(header);
+    let shown: String = text.chars().filter(|c| !c.is_control()).take(WORDS).collect();
+    if shown.is_empty() { shown } else { format!(": {shown}") }
 }
 
 /// Reads a head: its length, then that many bytes.
