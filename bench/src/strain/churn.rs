@@ -1,21 +1,30 @@
 //! Churn: peers end and others take their places all the time, and the server is held against what the peers know.
 //!
 //! At every check the server is asked for its sessions, then the peers for theirs, some milliseconds later. A peer that is
-//! connected for over [`SLACK`] and has no session is **missing**. A session whose peer has ended is a **ghost**; it may last
-//! [`SLACK`] after a goodbye, and without one for the silence that the server allows, plus the one keep-alive with which it
-//! may begin to count again, plus [`SLACK`]. At the end the churn stops, and when the last ghost has to be gone the two have to be
+//! connected for over [`SLACK`] and has no session is **missing**. A session whose peer has ended is a **ghost**, of three kinds:
+//!
+//! | ghost of one that | may last |
+//! |---|---|
+//! | said goodbye (`closed`) | [`SLACK`] |
+//! | said goodbye, and the first datagrams of that were lost (`lost`) | [`SLACK`] as well: it is said again |
+//! | fell silent (`silent`) | the silence that the server allows, plus the one keep-alive with which it may begin to count again, plus [`SLACK`] |
+//!
+//! At the end the churn stops, and when the last ghost has to be gone the two have to be
 //! equal; then all peers leave, and tasks and descriptors have to be what they were before the first came.
 //!
-//! Slopes are lines of least squares through the second half of the checks, by which tables of bounded size (ended
-//! sessions, addresses, records) are mostly full: what grows then would grow for ever, or belongs to one that is still filling.
+//! Slopes are lines of least squares through the checks after the warm-up, by which tables of bounded size (ended sessions, records of
+//! those who have gone) are full: what grows then would grow for ever. That of the heap is freed of what goes with the number of
+//! sessions, which is a hundred kilobytes each and never quite the same twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rookery_overlay::services::discovery::{ABSENT, RECORDS};
 use rookery_runtime::Clock;
 use serde_json::{Value, json};
 
 use super::options::ChurnAsked;
+use super::peers::Ending;
 use super::server::{Admit, SAMPLE, SCAN, Serving, quic};
 use super::{Outcome, options};
 use crate::child::Process;
@@ -27,8 +36,13 @@ const CHECK: Duration = Duration::from_secs(5);
 /// From the last goodbye to the count of what is left: QUIC keeps a closed connection for three of its timeouts, to answer what
 /// was under way, and on a busy machine those are long.
 const LEAVE: Duration = Duration::from_secs(5);
+/// Until the tables are full that hold something of peers that have gone: the slowest to fill, of 512 discovery records, took under
+/// five minutes at the usual fifty a second. Of a short run half is left to be measured.
+const WARM_UP: Duration = Duration::from_secs(600);
 /// Points of the curve of what is held that a report tells.
-const POINTS: usize = 12;
+const POINTS: usize = 60;
+/// Bytes of heap that a discovery record of an ML-DSA-65 identity takes at most, with what is kept beside it.
+const RECORD_BYTES: usize = 6_000;
 /// Room for sessions beside those of peers and ghosts.
 const SPARE: usize = 256;
 
@@ -69,6 +83,30 @@ pub fn run(asked: &ChurnAsked) -> Outcome<()> {
     report.print()
 }
 
+/// Ghosts of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Ghosts {
+    count: usize,
+    oldest_s: f64,
+    /// Those that were there for longer than they may be.
+    over: usize,
+}
+
+impl Ghosts {
+    fn add(&mut self, age: f64, bound: f64) {
+        self.count += 1;
+        self.oldest_s = self.oldest_s.max(age);
+        self.over += usize::from(age > bound);
+    }
+}
+
+const fn bound(kind: Ending, silent_s: f64) -> f64 {
+    match kind {
+        Ending::Closed | Ending::Lost => SLACK,
+        Ending::Silent => silent_s,
+    }
+}
+
 /// What a check has found.
 #[derive(Debug, Default)]
 struct Check {
@@ -76,9 +114,8 @@ struct Check {
     sessions: usize,
     live: usize,
     missing: usize,
-    ghosts_over: usize,
-    oldest_silent_s: f64,
-    oldest_clean_s: f64,
+    /// By kind, in the order of [`Ending::ALL`].
+    ghosts: [Ghosts; Ending::ALL.len()],
     strangers: usize,
     doubles: usize,
     differ: u64,
@@ -91,13 +128,13 @@ fn check(server: &mut Process, peers: &mut Process, silent_s: f64) -> Outcome<Ch
 }
 
 /// Identity and age of each entry of a list, and what else it says.
-fn entries<'a>(view: &'a Value, list: &str) -> Outcome<Vec<(&'a str, f64, bool)>> {
+fn entries<'a>(view: &'a Value, list: &str) -> Outcome<Vec<(&'a str, f64, Option<&'a str>)>> {
     let all = view[list].as_array().ok_or_else(|| format!("a view has no {list}"))?;
     all.iter()
         .map(|entry| {
             let (peer, age) = (entry[0].as_str(), entry[1].as_f64());
             peer.zip(age)
-                .map(|(peer, age)| (peer, age, entry[2] == true))
+                .map(|(peer, age)| (peer, age, entry[2].as_str()))
                 .ok_or_else(|| format!("{entry} of {list}"))
         })
         .collect()
@@ -107,8 +144,8 @@ fn compare(scan: &Value, view: &Value, silent_s: f64) -> Outcome<Check> {
     let sessions = scan["sessions"].as_array().ok_or("a scan has no sessions")?;
     let sessions: Vec<&str> = sessions.iter().filter_map(Value::as_str).collect();
     let live = entries(view, "live")?;
-    let ended: BTreeMap<&str, (f64, bool)> =
-        entries(view, "ended")?.into_iter().map(|(peer, age, silently)| (peer, (age, silently))).collect();
+    let ended: BTreeMap<&str, (f64, Option<&str>)> =
+        entries(view, "ended")?.into_iter().map(|(peer, age, how)| (peer, (age, how))).collect();
     let connecting = view["connecting"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let here: BTreeSet<&str> = live.iter().map(|(peer, ..)| *peer).chain(connecting).collect();
     let there: BTreeSet<&str> = sessions.iter().copied().collect();
@@ -121,15 +158,12 @@ fn compare(scan: &Value, view: &Value, silent_s: f64) -> Outcome<Check> {
         ..Check::default()
     };
     for peer in there.difference(&here) {
-        match ended.get(peer) {
-            Some((age, true)) => {
-                check.oldest_silent_s = check.oldest_silent_s.max(*age);
-                check.ghosts_over += usize::from(*age > silent_s);
-            }
-            Some((age, false)) => {
-                check.oldest_clean_s = check.oldest_clean_s.max(*age);
-                check.ghosts_over += usize::from(*age > SLACK);
-            }
+        let kind = |(age, how): &(f64, Option<&str>)| {
+            let kind = Ending::ALL.iter().position(|kind| *how == Some(kind.name()))?;
+            Some((kind, *age))
+        };
+        match ended.get(peer).and_then(kind) {
+            Some((kind, age)) => check.ghosts[kind].add(age, bound(Ending::ALL[kind], silent_s)),
             None => check.strangers += 1,
         }
     }
@@ -143,10 +177,14 @@ fn compare(scan: &Value, view: &Value, silent_s: f64) -> Outcome<Check> {
 
 impl Check {
     fn right(&self) -> bool {
-        self.missing + self.ghosts_over + self.strangers == 0
+        self.missing + self.ghosts_over() + self.strangers == 0
             && self.differ == 0
             && self.sample["balanced"] == true
             && self.sample["panics"] == 0
+    }
+
+    fn ghosts_over(&self) -> usize {
+        self.ghosts.iter().map(|ghosts| ghosts.over).sum()
     }
 
     fn number(&self, name: &str) -> Option<f64> {
@@ -158,24 +196,27 @@ impl Check {
     }
 
     fn line(&self) -> String {
+        let kinds = Ending::ALL.iter().zip(&self.ghosts);
+        let ghosts = kinds.map(|(kind, found)| {
+            format!("{} {} (oldest {:.2} s, {} over)", found.count, kind.name(), found.oldest_s, found.over)
+        });
         format!(
-            "{} sessions, {} peers, {} missing, {} ghosts over their time (oldest {:.1} s silent, {:.2} s clean), {} strangers, \
-             {} doubles, {} differ; balanced {}; {} tasks, {} descriptors, {:.1} MB, \
-             heap {:.1} MB",
+            "{} sessions, {} peers, {} missing, ghosts: {}; {} strangers, {} doubles, {} differ; balanced {}; \
+             {} arrived, {} records, {} tasks, {} descriptors, {:.1} MB, heap {:.0} kB",
             self.sessions,
             self.live,
             self.missing,
-            self.ghosts_over,
-            self.oldest_silent_s,
-            self.oldest_clean_s,
+            ghosts.collect::<Vec<_>>().join(", "),
             self.strangers,
             self.doubles,
             self.differ,
             self.sample["balanced"],
+            self.arrived(),
+            self.sample["records"],
             self.sample["tasks"],
             self.sample["descriptors"],
             self.number("rss_kb").unwrap_or_default() / 1024.0,
-            self.number("heap_kb").unwrap_or_default() / 1024.0,
+            self.number("heap_kb").unwrap_or_default(),
         )
     }
 }
@@ -188,6 +229,36 @@ fn slope(points: &[(f64, f64)]) -> Option<f64> {
         (over + (point.0 - x) * (point.1 - y), under + (point.0 - x).powi(2))
     });
     (under > 0.0).then(|| over / under)
+}
+
+/// A plane of least squares, `z = start + by_x x + by_y y`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Plane {
+    by_x: f64,
+    by_y: f64,
+    /// Standard error of `by_x`, as if the points were independent of one another.
+    error: f64,
+}
+
+impl Plane {
+    /// None when the points do not tell the two apart, or are too few to say how well they do.
+    fn through(points: &[(f64, f64, f64)]) -> Option<Self> {
+        let count = points.len() as f64;
+        let mean = |of: fn(&(f64, f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+        let (x, y, z) = (mean(|point| point.0), mean(|point| point.1), mean(|point| point.2));
+        let sum = |of: &dyn Fn(f64, f64, f64) -> f64| {
+            points.iter().map(|point| of(point.0 - x, point.1 - y, point.2 - z)).sum::<f64>()
+        };
+        let (xx, yy, xy) = (sum(&|x, _, _| x * x), sum(&|_, y, _| y * y), sum(&|x, y, _| x * y));
+        let (xz, yz) = (sum(&|x, _, z| x * z), sum(&|_, y, z| y * z));
+        let apart = xx * yy - xy * xy;
+        if points.len() <= 3 || apart <= f64::EPSILON * xx * yy {
+            return None;
+        }
+        let (by_x, by_y) = ((xz * yy - yz * xy) / apart, (yz * xx - xz * xy) / apart);
+        let rest = sum(&|x, y, z| (z - by_x * x - by_y * y).powi(2)) / (count - 3.0);
+        Some(Self { by_x, by_y, error: (rest * yy / apart).sqrt() })
+    }
 }
 
 struct Report<'a> {
@@ -203,23 +274,51 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// What grows for each 1,000 arrivals, in the second half.
+    /// The checks after the warm-up.
+    fn measured(&self) -> &[Check] {
+        let warm = (WARM_UP.as_secs_f64() / self.seconds * self.checks.len() as f64) as usize;
+        &self.checks[warm.min(self.checks.len() / 2)..]
+    }
+
+    /// What grows for each 1,000 arrivals.
     fn per_thousand(&self, name: &str) -> Option<f64> {
-        let half = &self.checks[self.checks.len() / 2..];
-        let points: Option<Vec<_>> =
-            half.iter().map(|check| Some((check.arrived() / 1e3, check.number(name)?))).collect();
-        slope(&points?)
+        let points = self.measured().iter().map(|check| Some((check.arrived() / 1e3, check.number(name)?)));
+        slope(&points.collect::<Option<Vec<_>>>()?)
+    }
+
+    /// Bytes of heap by thousands of arrivals and by sessions.
+    fn heap(&self) -> Option<Plane> {
+        let point = |check: &Check| {
+            Some((check.arrived() / 1e3, check.sessions as f64, check.number("heap_kb")? * 1024.0))
+        };
+        Plane::through(&self.measured().iter().map(point).collect::<Option<Vec<_>>>()?)
+    }
+
+    /// Of one kind: how long they may last, how long the oldest did, the most at a time, and the most over their time.
+    fn ghosts(&self) -> Value {
+        let of = |(at, kind): (usize, &Ending)| {
+            let report = json!({
+                "bound_s": bound(*kind, self.silent_s),
+                "oldest_s": self.most(|check| check.ghosts[at].oldest_s),
+                "most": self.most(|check| check.ghosts[at].count as f64),
+                "over": self.most(|check| check.ghosts[at].over as f64),
+            });
+            (kind.name().to_owned(), report)
+        };
+        Value::Object(Ending::ALL.iter().enumerate().map(of).collect())
     }
 
     fn most(&self, of: impl Fn(&Check) -> f64) -> f64 {
         self.checks.iter().chain([&self.last]).map(of).fold(0.0, f64::max)
     }
 
-    /// Thousands of arrivals, kilobytes resident, kilobytes of heap: at evenly spread checks.
+    /// Thousands of arrivals, sessions, records, kilobytes resident, kilobytes of heap: at evenly spread checks.
     fn curve(&self) -> Vec<Value> {
         let each = self.checks.len().div_ceil(POINTS).max(1);
-        let point =
-            |check: &Check| json!([check.arrived() / 1e3, check.sample["rss_kb"], check.sample["heap_kb"]]);
+        let point = |check: &Check| {
+            let Check { sample, sessions, .. } = check;
+            json!([check.arrived() / 1e3, sessions, sample["records"], sample["rss_kb"], sample["heap_kb"]])
+        };
         self.checks.iter().step_by(each).map(point).collect()
     }
 
@@ -230,6 +329,7 @@ impl Report<'_> {
 
     fn json(&self, right: bool) -> Value {
         let checks = self.checks.iter().chain([&self.last]);
+        let heap = self.heap();
         let spent = self.last.number("cpu_ms").zip(self.before["cpu_ms"].as_f64());
         json!({
             "bench": "churn",
@@ -242,18 +342,22 @@ impl Report<'_> {
             "equal_at_end": self.last.sessions == self.last.live,
             "missing": self.most(|check| check.missing as f64),
             "strangers": self.most(|check| check.strangers as f64),
-            "ghosts_over": self.most(|check| check.ghosts_over as f64),
-            "ghost_bound_silent_s": self.silent_s,
-            "ghost_bound_clean_s": SLACK,
-            "oldest_ghost_silent_s": self.most(|check| check.oldest_silent_s),
-            "oldest_ghost_clean_s": self.most(|check| check.oldest_clean_s),
+            "ghosts_over": self.most(|check| check.ghosts_over() as f64),
+            "ghosts": self.ghosts(),
             "filled": self.filled,
             "churned": self.calmed,
             "arrived": self.last.arrived(),
             "cpu_ms_per_arrival": spent.map(|(all, start)| (all - start) / self.last.arrived()),
+            "checks_measured": self.measured().len(),
+            "heap_slope_bytes_per_1000_connects": heap.map(|heap| heap.by_x),
+            "heap_slope_error_bytes": heap.map(|heap| heap.error),
+            "heap_bytes_per_session": heap.map(|heap| heap.by_y),
+            "records_most": self.most(|check| check.number("records").unwrap_or_default()),
+            "records_bound_bytes": RECORDS * RECORD_BYTES,
+            "records_gone_bound_bytes": ABSENT * RECORD_BYTES,
             "rss_kb_per_1000": self.per_thousand("rss_kb"),
             "heap_kb_per_1000": self.per_thousand("heap_kb"),
-            "curve_k_rss_heap": self.curve(),
+            "curve_k_sessions_records_rss_heap": self.curve(),
             "tasks_per_1000": self.per_thousand("tasks"),
             "descriptors_per_1000": self.per_thousand("descriptors"),
             "tasks_left": self.left_over("tasks"),
@@ -296,19 +400,20 @@ mod tests {
     #[test]
     fn what_is_missing_and_what_haunts_is_told_from_what_is_on_its_way() {
         let fine = found(
-            &["a", "b", "d", "e"],
+            &["a", "b", "d", "e", "f"],
             json!({
                 "live": [["a", 9.0], ["c", 0.1]], "connecting": ["b"],
-                "ended": [["d", 39.0, true], ["e", 0.5, false]],
+                "ended": [["d", 39.0, "silent"], ["e", 0.5, "closed"], ["f", 0.8, "lost"]],
             }),
         );
         assert!(fine.right(), "{fine:?}");
-        assert_eq!((fine.oldest_silent_s, fine.oldest_clean_s), (39.0, 0.5));
+        assert_eq!(fine.ghosts.map(|ghosts| ghosts.oldest_s), [0.5, 0.8, 39.0]);
         let view = |view: &str| serde_json::from_str(view).unwrap();
         for (sessions, seen) in [
             (&[][..], r#"{"live":[["a",2.0]],"ended":[],"connecting":[]}"#),
-            (&["a"], r#"{"live":[],"ended":[["a",1.5,false]],"connecting":[]}"#),
-            (&["a"], r#"{"live":[],"ended":[["a",40.5,true]],"connecting":[]}"#),
+            (&["a"], r#"{"live":[],"ended":[["a",1.5,"closed"]],"connecting":[]}"#),
+            (&["a"], r#"{"live":[],"ended":[["a",1.5,"lost"]],"connecting":[]}"#),
+            (&["a"], r#"{"live":[],"ended":[["a",40.5,"silent"]],"connecting":[]}"#),
             (&["a"], r#"{"live":[],"ended":[],"connecting":[]}"#),
         ] {
             assert!(!found(sessions, view(seen)).right(), "{sessions:?} {seen}");
@@ -317,10 +422,22 @@ mod tests {
 
     #[test]
     fn the_last_end_of_an_identity_counts_and_a_double_is_seen() {
-        let ended = json!([["a", 60.0, true], ["a", 3.0, true]]);
+        let ended = json!([["a", 60.0, "silent"], ["a", 3.0, "silent"]]);
         let check =
             found(&["a", "b", "b"], json!({ "live": [["b", 5.0]], "connecting": [], "ended": ended }));
         assert!(check.right() && check.doubles == 1, "{check:?}");
+    }
+
+    #[test]
+    fn a_plane_tells_growth_from_what_goes_with_sessions() {
+        let sessions = [7.0, 3.0, 9.0, 4.0, 4.0, 8.0];
+        let point = |(x, y): (usize, &f64)| (x as f64, *y, 5.0 + 2.0 * x as f64 + 100.0 * y);
+        let points: Vec<_> = sessions.iter().enumerate().map(point).collect();
+        let plane = Plane::through(&points).unwrap();
+        assert!((plane.by_x - 2.0).abs() < 1e-9 && (plane.by_y - 100.0).abs() < 1e-9, "{plane:?}");
+        assert!(plane.error < 1e-6, "{plane:?}");
+        assert_eq!(Plane::through(&points[..3]), None);
+        assert_eq!(Plane::through(&[(1.0, 1.0, 1.0); 5]), None);
     }
 
     #[test]

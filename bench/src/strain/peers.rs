@@ -3,7 +3,7 @@
 //! | order | what it does, and says |
 //! |---|---|
 //! | `fill N` | connects N peers that stay, 64 at a time; how many did |
-//! | `churn R` | from now on ends R peers a second, every other one without a goodbye, and connects R in their place |
+//! | `churn R` | from now on ends R peers a second, every other one without a goodbye, and connects R in their place; every eighth says a goodbye of which the first datagrams are lost |
 //! | `view` | who is connected, for how long, who connects, and who has ended lately |
 //! | `calm` | ends the churn once its connects under way are over; how many there were, and how long they took |
 //! | `visit N R` | N peers one after the other, R a second whether or not earlier ones are through: connect, ask, leave |
@@ -36,6 +36,8 @@ const AT_ONCE: usize = 64;
 const REMEMBERED: Duration = Duration::from_secs(120);
 /// The last octet of the addresses that visitors come from.
 const VISITORS: u8 = 3;
+/// Datagrams that are lost of some goodbyes: the one that says it, and one that may go before it.
+const LOST: usize = 2;
 /// Reasons of failures that a report tells.
 const REASONS: usize = 3;
 /// What visitors ask.
@@ -63,6 +65,40 @@ struct Peer {
     handle: Handle,
     server: PeerId,
     node: Node,
+}
+
+/// How a peer ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It says goodbye.
+    Closed,
+    /// It says goodbye, and the first datagrams of that are lost.
+    Lost,
+    /// Nothing is heard of it any more.
+    Silent,
+}
+
+impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Closed, Self::Lost, Self::Silent];
+
+    /// Its name in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Lost => "lost",
+            Self::Silent => "silent",
+        }
+    }
+
+    /// Of the churn's turns every other one ends silently, and every eighth loses its goodbye.
+    const fn of(turn: usize) -> Self {
+        match turn % 8 {
+            0 | 2 | 4 | 6 => Self::Silent,
+            7 => Self::Lost,
+            _ => Self::Closed,
+        }
+    }
 }
 
 /// A new identity.
@@ -94,9 +130,11 @@ impl Peer {
     }
 
     /// Is gone, with a goodbye or without one.
-    fn end(self, silently: bool) {
-        if silently {
-            self.sockets.mute();
+    fn end(self, how: Ending) {
+        match how {
+            Ending::Closed => {}
+            Ending::Lost => self.sockets.lose(LOST),
+            Ending::Silent => self.sockets.mute(),
         }
         drop(self.node);
     }
@@ -106,7 +144,7 @@ impl Peer {
 struct Ended {
     at: Duration,
     peer: String,
-    silently: bool,
+    how: Ending,
 }
 
 /// What the peers know of themselves.
@@ -149,7 +187,7 @@ impl State {
         json!({
             "live": self.live.iter().map(|(at, peer)| json!([short(peer.handle.id()), age(at)])).collect::<Vec<_>>(),
             "connecting": self.connecting.keys().collect::<Vec<_>>(),
-            "ended": self.ended.iter().map(|end| json!([end.peer, age(&end.at), end.silently])).collect::<Vec<_>>(),
+            "ended": self.ended.iter().map(|end| json!([end.peer, age(&end.at), end.how.name()])).collect::<Vec<_>>(),
         })
     }
 }
@@ -188,7 +226,7 @@ impl Peers {
             }
             Err(why) => {
                 // The server may have a session of it, and has been told goodbye just now.
-                state.ended.push_back(Ended { at: now, peer: name, silently: false });
+                state.ended.push_back(Ended { at: now, peer: name, how: Ending::Closed });
                 state.failed(why);
             }
         }
@@ -208,17 +246,17 @@ impl Peers {
     }
 
     /// Ends the one that is longest there, and gives its identity.
-    fn end_one(&self, silently: bool) -> Option<Identity> {
+    fn end_one(&self, how: Ending) -> Option<Identity> {
         let now = self.clock.elapsed();
         let mut state = self.lock();
         let (_, peer) = state.live.pop_front()?;
-        state.ended.push_back(Ended { at: now, peer: short(peer.handle.id()), silently });
+        state.ended.push_back(Ended { at: now, peer: short(peer.handle.id()), how });
         while state.ended.front().is_some_and(|end| now.saturating_sub(end.at) > REMEMBERED) {
             state.ended.pop_front();
         }
         drop(state);
         let identity = peer.identity.clone();
-        peer.end(silently);
+        peer.end(how);
         Some(identity)
     }
 
@@ -237,7 +275,7 @@ impl Peers {
             next += period;
             while under_way.try_join_next().is_some() {}
             // When all are on their way, there are none to be replaced.
-            let Some(ended) = self.end_one(turn % 2 == 0) else { continue };
+            let Some(ended) = self.end_one(Ending::of(turn)) else { continue };
             // Of each kind of end, every other one comes back as who it was.
             let Ok(identity) = (if turn % 4 < 2 { Ok(ended) } else { identity() }) else { continue };
             let peers = self.clone();
@@ -273,7 +311,7 @@ impl Peers {
             Ok(peer) => {
                 state.took_ms.push(took);
                 drop(state);
-                peer.end(false);
+                peer.end(Ending::Closed);
             }
             Err(why) => state.failed(why),
         }
@@ -325,7 +363,7 @@ fn obey(runtime: &Runtime, peers: &Peers, churning: &mut Option<Churning>, order
         }
         ["leave"] => {
             let mut left = 0;
-            while runtime.block_on(async { peers.end_one(false) }).is_some() {
+            while runtime.block_on(async { peers.end_one(Ending::Closed) }).is_some() {
                 left += 1;
             }
             Ok(json!({ "left": left }))

@@ -188,6 +188,7 @@ impl Looking {
         let engine = self.handle.engine();
         let accounts = engine.accounts();
         let audit = runtime.block_on(engine.audit()).ok_or("the registry does not answer")?;
+        let (records, _) = runtime.block_on(self.handle.discovery().known());
         Ok(json!({
             "cpu_ms": process_cpu().as_secs_f64() * 1e3,
             "rss_kb": resident_bytes()? as f64 / 1024.0,
@@ -197,6 +198,7 @@ impl Looking {
             "descriptors": descriptors()?,
             "held_bytes": engine.held_bytes().0,
             "slots": audit.slots,
+            "records": records,
             "balanced": accounts.balanced(),
             "accounts": accounts,
         }))

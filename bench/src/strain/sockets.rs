@@ -4,7 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,11 +13,14 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use rookery_runtime::Clock;
 use rookery_transport::quic::{Bound, Datagrams, Udp};
 
+/// More than are ever sent.
+const ALL: usize = usize::MAX;
+
 /// What becomes of datagrams on their way out.
 #[derive(Debug)]
 enum Gate {
-    /// They go, until this says so.
-    UntilMuted(Arc<AtomicBool>),
+    /// So many more of them are lost, [`ALL`] meaning all that ever come.
+    Lost(Arc<AtomicUsize>),
     /// One goes in each of these periods, and the others are lost. The number is of the last period in which one went.
     OneEach(Duration, Clock, AtomicU64),
 }
@@ -25,7 +28,14 @@ enum Gate {
 impl Gate {
     fn lets_out(&self) -> bool {
         match self {
-            Self::UntilMuted(muted) => !muted.load(Ordering::Relaxed),
+            Self::Lost(lost) => {
+                let one = |left| match left {
+                    0 => None,
+                    ALL => Some(ALL),
+                    some => Some(some - 1),
+                };
+                lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one).is_err()
+            }
             Self::OneEach(period, clock, last) => {
                 let now = 1 + (clock.elapsed().as_nanos() / period.as_nanos()) as u64;
                 last.swap(now, Ordering::Relaxed) != now
@@ -34,20 +44,26 @@ impl Gate {
     }
 }
 
-/// Sockets that can be silenced: what was open on them is then gone for the other side as with a pulled cable.
+/// Sockets that can be silenced: what was open on them is then gone for the other side as with a pulled cable. Or they lose
+/// some datagrams and send the rest.
 #[derive(Debug, Clone, Default)]
-pub struct Mutable(Arc<AtomicBool>);
+pub struct Mutable(Arc<AtomicUsize>);
 
 impl Mutable {
     /// Says nothing from now on.
     pub fn mute(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.store(ALL, Ordering::Relaxed);
+    }
+
+    /// Loses the next so many datagrams.
+    pub fn lose(&self, datagrams: usize) {
+        self.0.store(datagrams, Ordering::Relaxed);
     }
 }
 
 impl Datagrams for Mutable {
     fn bind(&self, at: SocketAddr) -> io::Result<Bound> {
-        gated(at, Gate::UntilMuted(Arc::clone(&self.0)))
+        gated(at, Gate::Lost(Arc::clone(&self.0)))
     }
 }
 
@@ -113,13 +129,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_gate_lets_out_one_in_a_period_and_a_muted_one_none() {
+    fn a_slow_gate_lets_out_one_in_a_period_a_losing_one_what_comes_later_and_a_muted_one_none() {
         let gate = Gate::OneEach(Duration::from_secs(3600), Clock::system(), AtomicU64::new(0));
         assert_eq!([gate.lets_out(), gate.lets_out(), gate.lets_out()], [true, false, false]);
         let sockets = Mutable::default();
-        let gate = Gate::UntilMuted(Arc::clone(&sockets.0));
+        let gate = Gate::Lost(Arc::clone(&sockets.0));
         assert!(gate.lets_out());
+        sockets.lose(2);
+        assert_eq!([gate.lets_out(), gate.lets_out(), gate.lets_out()], [false, false, true]);
         sockets.mute();
-        assert!(!gate.lets_out());
+        assert_eq!([gate.lets_out(), gate.lets_out()], [false, false]);
     }
 }
