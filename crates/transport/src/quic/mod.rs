@@ -7,6 +7,7 @@
 //! | `keys.rs` | the keys of address tokens and stateless resets |
 //! | `conn.rs` | a connection as a [`Mux`](crate::Mux) |
 //! | `farewell.rs` | goodbyes are said again until they are answered |
+//! | `floor.rs` | room in the congestion window for a handshake's own packets |
 //! | `driver.rs` | quinn's tasks and timers in the node's scope and on its clock; how an endpoint ends |
 //! | [`udp`] | sockets: the receive buffer is asked for and read back; the simulation brings its own |
 //! | `receiver.rs`, `ring.rs` | a thread that drains a socket whose buffer is small, and what it has drained |
@@ -18,6 +19,7 @@
 mod conn;
 mod driver;
 mod farewell;
+mod floor;
 mod keys;
 mod receiver;
 mod ring;

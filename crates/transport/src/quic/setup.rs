@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rookery_runtime::{Clock, Env};
 
+use super::floor::Floored;
 use super::keys::{Sealing, Signing};
 use super::{QuicLimits, QuicTls, lock};
 
@@ -84,6 +85,7 @@ fn transport(limits: &QuicLimits) -> io::Result<TransportConfig> {
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(IdleTimeout::try_from(limits.idle).map_err(io::Error::other)?))
         .keep_alive_interval(Some(limits.keep_alive))
+        .congestion_controller_factory(Arc::new(Floored::default()))
         .initial_rtt(limits.initial_rtt);
     Ok(config)
 }
