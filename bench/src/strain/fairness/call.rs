@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rookery_runtime::Clock;
+use rand::RngExt;
+use rookery_runtime::{Clock, RngSource};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,12 +12,12 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::task::JoinSet;
 
 use super::super::{Outcome, said};
-use super::CALL;
 use super::share::{ASK, BODY};
+use super::{CALL, NOBODY};
 use crate::child::{heard, percentile, runtime, say};
 
-/// Between two asks of an honest peer: with 25 of them and 2 ms of work each, the service is busy a third of the time, or
-/// half of it as timers round up.
+/// Between two asks of an honest peer, on average: with 25 of them and 2 ms of work each, the service is busy a third of
+/// the time, or half of it as timers round up.
 const EVERY: Duration = Duration::from_millis(150);
 /// Bytes in front of a body: kind u8, length u32.
 const HEAD: usize = 5;
@@ -28,19 +29,22 @@ const BURST: usize = 64;
 /// The process.
 pub fn call(honest: usize, at: SocketAddr) -> Outcome<()> {
     let runtime = runtime()?;
-    // One more, of which the flooder is made.
     let mut peers = Vec::new();
-    for number in 0..=honest {
+    for number in 0..honest {
         peers.push(runtime.block_on(hello(number, at))?);
     }
     say(&json!({ "ready": peers.len() }));
     let order = heard()?.ok_or("callers wait for an order")?;
     let words: Vec<_> = order.split(' ').collect();
-    let [CALL, seconds, flood] = words.as_slice() else {
+    let [CALL, seconds, flooded] = words.as_slice() else {
         return Err(format!("callers have no order {order:?}"));
     };
     let over = Duration::from_secs(seconds.parse().map_err(said)?);
-    let report = runtime.block_on(calls(peers, over, *flood != "0"))?;
+    let flooder = match *flooded {
+        NOBODY => None,
+        at => Some(runtime.block_on(hello(honest, at.parse().map_err(said)?))?),
+    };
+    let report = runtime.block_on(calls(peers, over, flooder))?;
     say(&report);
     Ok(())
 }
@@ -73,21 +77,28 @@ async fn answered(read: &mut OwnedReadHalf) -> Outcome<u64> {
     Ok(u64::from_be_bytes(number))
 }
 
-async fn calls(mut peers: Vec<TcpStream>, over: Duration, flood: bool) -> Outcome<Value> {
-    let flooder = peers.pop().ok_or("there is no flooder")?;
+/// When a peer asks: at random times that depend on nobody's, the same in every measurement.
+fn times(number: usize, over: Duration) -> Vec<Duration> {
+    let mut rng = RngSource::seeded(0, 0).fork("times", number as u64);
+    let mut at = Duration::ZERO;
+    let next = || {
+        at += EVERY.mul_f64(-(1.0 - rng.random::<f64>()).ln());
+        (at < over).then_some(at)
+    };
+    std::iter::from_fn(next).collect()
+}
+
+async fn calls(peers: Vec<TcpStream>, over: Duration, flooder: Option<TcpStream>) -> Outcome<Value> {
     let clock = Clock::system();
     let mut flooding = JoinSet::new();
-    if flood {
+    if let Some(flooder) = flooder {
         let (read, write) = flooder.into_split();
         flooding.spawn(async move { clock.timeout(over, pour(write)).await.map_or(0, |()| 0) });
         flooding.spawn(drain(read, over));
     }
-    let count = peers.len() as u32;
     let mut calling = JoinSet::new();
     for (number, stream) in peers.into_iter().enumerate() {
-        // Spread over the period, and from then on in step with nobody.
-        let begins = EVERY * number as u32 / count;
-        calling.spawn(honest(stream, begins, over));
+        calling.spawn(honest(stream, times(number, over)));
     }
     let mut took = Vec::new();
     while let Some(one) = calling.join_next().await {
@@ -105,23 +116,27 @@ async fn calls(mut peers: Vec<TcpStream>, over: Duration, flood: bool) -> Outcom
 }
 
 /// Asks at its times, late answers or not; the milliseconds of each answer from when it was due to be asked.
-async fn honest(stream: TcpStream, begins: Duration, over: Duration) -> Outcome<Vec<f64>> {
+async fn honest(stream: TcpStream, due: Vec<Duration>) -> Outcome<Vec<f64>> {
     let (mut read, mut write) = stream.into_split();
     let clock = Clock::system();
-    let asks = (over.as_secs_f64() / EVERY.as_secs_f64()) as u64;
-    let due = move |number: u64| begins + EVERY.mul_f64(number as f64);
     let mut asking = JoinSet::new();
-    asking.spawn(async move {
-        for number in 0..asks {
-            clock.sleep(due(number).saturating_sub(clock.elapsed())).await;
-            write.write_all(&frame(number)).await.map_err(said)?;
+    asking.spawn({
+        let due = due.clone();
+        async move {
+            for (number, at) in due.into_iter().enumerate() {
+                clock.sleep(at.saturating_sub(clock.elapsed())).await;
+                write.write_all(&frame(number as u64)).await.map_err(said)?;
+            }
+            Ok::<_, String>(write)
         }
-        Ok::<_, String>(write)
     });
     let mut took = Vec::new();
-    for _ in 0..asks {
+    while took.len() < due.len() {
         let number = answered(&mut read).await?;
-        took.push(clock.elapsed().saturating_sub(due(number)).as_secs_f64() * 1e3);
+        let at = due
+            .get(number as usize)
+            .ok_or_else(|| format!("an answer to ask {number}, which was not asked"))?;
+        took.push(clock.elapsed().saturating_sub(*at).as_secs_f64() * 1e3);
     }
     while let Some(asked) = asking.join_next().await {
         drop(asked.map_err(said)??);
