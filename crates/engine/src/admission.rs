@@ -12,17 +12,18 @@
 //! | not proven, above it, or its host or prefix is at its limit | must prove its address (Retry), which costs us no memory |
 //! | not proven, and Retries are asked for faster than they are worth | ignored |
 //! | proven, a limit of its host or prefix reached | instead of the oldest unproven handshake of that host or prefix, else refused |
-//! | proven, all places taken | instead of the oldest unproven one; else of the oldest of the most crowded prefix, when that is more crowded than its own; else of the oldest that has had its [`grace`](HandshakeLimits::grace); else refused |
+//! | proven, all places taken | instead of the oldest unproven one; else of the oldest of the most crowded prefix, when that is more crowded than its own; else of the oldest that has had its [`grace`](HandshakeLimits::grace); else refused. Refused, too, when its host has lost such a place lately |
 //! | computing time used up, in all or of its prefix | refused |
 //!
 //! The attacks. Forged addresses get Retries and never come back. One host or prefix meets its own limits, and a stranger
 //! who forges a host's address cannot keep that host out, because the proven go first. Slow handshakes that never finish
-//! lose their places to whoever comes next, the most crowded prefix first. What remains is an attacker with more real prefixes
-//! than there are places, all of them quick: he pays for each handshake what we do.
+//! lose their places to whoever comes next, the most crowded prefix first, and their hosts then wait for free places. A place lasts as long as it takes the others to be
+//! taken; what remains is an attacker with more real prefixes than there are places, who begins so many handshakes a second
+//! that this is less than the grace: he pays for each of them what we do, and meets the limit of computing time.
 //!
 //! A connection of a transport without Retry is proven: its kernel has shaken hands with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -57,25 +58,29 @@ pub struct HandshakeLimits {
     pub always_retry: bool,
     /// What a handshake may take before it can lose its place although nothing else speaks against it.
     pub grace: Duration,
+    /// How long a host that has lost its place as too slow may take nobody else's.
+    pub bench: Duration,
     /// Deadline for the connection itself; the network has its own for what comes then.
     pub connect: Duration,
 }
 
 impl HandshakeLimits {
-    /// For a public node. total: four times as many as there are slots; at a third of a second for three round trips
-    /// over a slow line that is 700 a second. per_ip: two users behind one address translation, twice.
-    /// per_prefix: an eighth, so that no customer network holds them all. bytes_each: 77 kB measured for
+    /// For a public node. total: at the 1,666 handshakes a second that computing time allows for good, each has a place for
+    /// three tenths of a second whoever else comes; longer than the grace, so that whoever has proven its address and is
+    /// quick is never kept out by who is slow. At 2,560 a second, which a burst allows for two seconds, it is the grace. per_ip: two users
+    /// behind one address translation, twice. per_prefix: an eighth, so that no customer network holds them all. bytes_each: 77 kB measured for
     /// a half-open handshake over QUIC with ML-DSA-65. bytes: what `total` needs, and a third more, so that the
     /// count binds first. cpu_each: 0.3 ms measured with ML-DSA-65. cpu_burst: two seconds are 6,000 handshakes, six storms
     /// of a thousand. cpu_share: half a core, so that shaking hands never starves serving. prefix_part: no customer network
     /// costs more than a quarter. low_water: a quarter; honest bursts stay under it, and forged addresses never hold more.
-    /// grace: three round trips of a third of a second. connect: a first flight that is lost is sent again after
+    /// grace: three round trips of 66 ms; it counts only while all places are taken. bench:
+    /// so that whoever comes again at once is heard once a minute: a hundred thousand hosts of such are the 1,666 a second. connect: a first flight that is lost is sent again after
     /// 1, 3 and 7 s; each of them is still in time.
     pub const PUBLIC: Self = Self {
-        total: 256,
+        total: 512,
         per_ip: 4,
-        per_prefix: 32,
-        bytes: 28 << 20,
+        per_prefix: 64,
+        bytes: 56 << 20,
         bytes_each: 80 << 10,
         cpu_burst: Duration::from_secs(2),
         cpu_share: 0.5,
@@ -83,11 +88,13 @@ impl HandshakeLimits {
         prefix_part: 4,
         low_water: 0.25,
         always_retry: false,
-        grace: Duration::from_secs(1),
+        grace: Duration::from_millis(200),
+        bench: Duration::from_secs(60),
         connect: Duration::from_secs(10),
     };
     /// For loopback, where all peers share an address. total: a storm of a thousand stays below its quarter. cpu_burst: thirty
-    /// thousand handshakes, because in simulation none of the time passes in which computing would come back. connect: as
+    /// thousand handshakes, because in simulation none of the time passes in which computing would come back. grace and bench:
+    /// here all share one host, and who is slow waits for this machine. connect: as
     /// long as the patience of those who dial, because here both sides of a storm compute on one machine.
     pub const LOCAL: Self = Self {
         total: 4096,
@@ -97,6 +104,8 @@ impl HandshakeLimits {
         cpu_burst: Duration::from_secs(10),
         cpu_share: 1.0,
         prefix_part: 1,
+        grace: Duration::from_secs(1),
+        bench: Duration::ZERO,
         connect: Duration::from_secs(30),
         ..Self::PUBLIC
     };
@@ -107,6 +116,9 @@ const RETRIES: u32 = 16_384;
 /// Prefixes whose computing time is kept before those that have all of theirs back are forgotten. The table cannot grow
 /// without bound: each entry was paid for by a handshake, and is back to full within seconds.
 const PREFIXES: usize = 1024;
+
+/// Hosts that are kept because they have lost a place as too slow; of more, the oldest are forgotten. A megabyte at most.
+const BENCHED: usize = 16_384;
 
 /// A handshake under way. Numbers only grow, so the smallest is the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,6 +207,10 @@ pub struct Admission {
     /// Prefixes that have spent something lately.
     purses: BTreeMap<Prefix, Purse>,
     sweep_at: usize,
+    /// Hosts that have lost a place as too slow, and when the last time was.
+    benched: BTreeMap<Host, Instant>,
+    /// The same, in order of time; a host that was benched again is there more than once.
+    bench: VecDeque<(Instant, Host)>,
     retries: TokenBucket,
 }
 
@@ -212,6 +228,8 @@ impl Admission {
             purse: Purse { seconds: limits.cpu_burst.as_secs_f64(), at: now },
             purses: BTreeMap::new(),
             sweep_at: PREFIXES,
+            benched: BTreeMap::new(),
+            bench: VecDeque::new(),
             retries: TokenBucket::new(f64::from(RETRIES), RETRIES, now),
         }
     }
@@ -233,6 +251,7 @@ impl Admission {
             return Verdict::Refuse(refusal);
         }
         if let Some(victim) = instead {
+            self.bench(victim, now);
             self.ended(victim);
         }
         self.last += 1;
@@ -315,6 +334,7 @@ impl Admission {
             None => return Ok(None),
             Some(Over::Host) => (oldest_unproven(self.hosts.get(&host)), Refusal::HandshakesPerIp),
             Some(Over::Prefix) => (oldest_unproven(self.prefixes.get(&prefix)), Refusal::HandshakesPerPrefix),
+            Some(Over::Total(_)) if self.is_benched(host, now) => (None, Refusal::HandshakeEvicted),
             Some(Over::Total(refusal)) => (self.worst(prefix, now), refusal),
         };
         victim.map(Some).ok_or(refusal)
@@ -331,6 +351,30 @@ impl Admission {
             (now.saturating_duration_since(oldest.since) >= self.limits.grace).then_some(id)
         };
         self.unproven.first().or_else(crowd).or_else(slow).copied()
+    }
+
+    /// Remembers the host of a handshake that loses its place, if it has had its grace. One that was not proven is
+    /// nobody's fault: its address may be forged.
+    fn bench(&mut self, victim: AttemptId, now: Instant) {
+        while self.bench.front().is_some_and(|(since, _)| {
+            self.bench.len() >= BENCHED || now.saturating_duration_since(*since) >= self.limits.bench
+        }) && let Some((since, host)) = self.bench.pop_front()
+        {
+            if self.benched.get(&host) == Some(&since) {
+                self.benched.remove(&host);
+            }
+        }
+        let Some(Shaking { host, since, .. }) = self.shaking.get(&victim) else { return };
+        let slow = now.saturating_duration_since(*since) >= self.limits.grace;
+        if slow && !self.limits.bench.is_zero() && !self.unproven.contains(&victim) {
+            self.benched.insert(*host, now);
+            self.bench.push_back((now, *host));
+        }
+    }
+
+    fn is_benched(&self, host: Host, now: Instant) -> bool {
+        let since = self.benched.get(&host);
+        since.is_some_and(|since| now.saturating_duration_since(*since) < self.limits.bench)
     }
 
     /// What one in `part` of the computing time amounts to.

@@ -65,6 +65,8 @@ fn the_oldest_unproven_goes_first_then_the_crowd_then_the_slow() {
     let late = now + SMALL.grace;
     let Verdict::Admit(_, Some(gone)) = doors.judge(ip(3, 3, 0, 2), true, false, late) else { panic!() };
     assert_eq!(gone, crowd[1]);
+    let again = doors.judge(ip(2, 2, 2, 1), true, false, late);
+    assert_eq!(again, Verdict::Refuse(Refusal::HandshakeEvicted), "its host was too slow just now");
     assert_eq!(doors.under_way(), SMALL.total);
     doors.ended(gone);
     assert_eq!(doors.under_way(), SMALL.total, "an end counts once");
@@ -155,15 +157,55 @@ fn a_flood_of_forged_addresses_holds_a_quarter_at_most() {
             Verdict::Refuse(why) => panic!("an unproven arrival was refused: {why}"),
         }
     }
-    assert_eq!(counts, [64, 16_384, 100_000 - 64 - 16_384]);
-    assert_eq!((doors.under_way(), doors.purses.len() <= 64), (64, true));
-    for n in 0..192 {
-        admitted(doors.judge(ip(200, n, 1, 1), true, false, now));
+    assert_eq!(counts, [128, 16_384, 100_000 - 128 - 16_384]);
+    assert_eq!((doors.under_way(), doors.purses.len() <= 128), (128, true));
+    for n in 0..384_u16 {
+        let [b, c] = n.to_be_bytes();
+        admitted(doors.judge(ip(200, b, c, 1), true, false, now));
     }
-    for n in 0..64 {
+    for n in 0..128 {
         let honest = doors.judge(ip(201, n, 1, 1), true, false, now);
         assert!(matches!(honest, Verdict::Admit(_, Some(_))), "the forged make room: {honest:?}");
     }
+}
+
+/// Row 21: 5,000 hosts of as many networks prove their addresses, one datagram a second each, never end, and begin again when
+/// they have lost their places. Whoever is honest and takes a tenth of a second gets in and is not thrown out, and the slow
+/// ones do not use up the computing time.
+#[test]
+fn five_thousand_slow_handshakes_keep_nobody_out_who_is_quick() {
+    const SECONDS: u64 = 30;
+    let (mut doors, began) = start(HandshakeLimits::PUBLIC);
+    let (mut honest, mut through) = (VecDeque::new(), 0);
+    let mut slow: BTreeMap<u16, AttemptId> = BTreeMap::new();
+    for millisecond in 0..1000 * SECONDS {
+        let now = began + Duration::from_millis(millisecond);
+        // They begin within two and a half seconds, and each comes back to its turn in every second.
+        for n in 0..5_000_u64.min(2 * millisecond) {
+            if n % 1000 != millisecond % 1000
+                || slow.get(&(n as u16)).is_some_and(|id| doors.shaking.contains_key(id))
+            {
+                continue;
+            }
+            let [b, c] = (n as u16).to_be_bytes();
+            if let Verdict::Admit(id, _) = doors.judge(ip(8, b, c, 1), true, false, now) {
+                slow.insert(n as u16, id);
+            }
+        }
+        if millisecond % 20 == 0 {
+            let [b, c] = ((millisecond / 20) as u16).to_be_bytes();
+            let id = admitted(doors.judge(ip(9, b, c, 1), true, false, now));
+            honest.push_back((now + Duration::from_millis(100), id));
+        }
+        while let Some((_, id)) = honest.pop_front_if(|(due, _)| *due <= now) {
+            assert!(doors.shaking.contains_key(&id), "{id:?} lost its place at {millisecond} ms");
+            doors.ended(id);
+            through += 1;
+        }
+        assert!(doors.under_way() <= HandshakeLimits::PUBLIC.total);
+    }
+    assert_eq!(through, 50 * SECONDS - 5);
+    assert!(doors.benched.len() <= BENCHED && doors.bench.len() <= BENCHED);
 }
 
 #[derive(Debug, Clone)]
