@@ -36,7 +36,7 @@ const CHECK: Duration = Duration::from_secs(5);
 /// From the last goodbye to the count of what is left: QUIC keeps a closed connection for three of its timeouts, to answer what
 /// was under way, and on a busy machine those are long.
 const LEAVE: Duration = Duration::from_secs(5);
-/// Until the tables are full that hold something of peers that have gone: the slowest to fill, of 512 discovery records, took under
+/// Until the tables are full that hold something of peers that have gone: the slowest to fill, of 512 discovery records, took about
 /// five minutes at the usual fifty a second. Of a short run half is left to be measured.
 const WARM_UP: Duration = Duration::from_secs(600);
 /// Points of the curve of what is held that a report tells.
