@@ -158,7 +158,7 @@ impl Dials {
     }
 
     fn target(&self, env: &Env, addr: SocketAddr) -> Target {
-        Target { addr, tries: self.tries(env, addr), wait: Duration::ZERO }
+        Target { addr, tries: self.tries(env, addr), at: env.clock.now() }
     }
 
     /// The tries of a dial of this address.
@@ -255,7 +255,8 @@ struct Connect {
 struct Target {
     addr: SocketAddr,
     tries: Tries,
-    wait: Duration,
+    /// Not before.
+    at: Instant,
 }
 
 impl Connect {
@@ -306,7 +307,10 @@ impl Connect {
                 return;
             }
             match tries.again(cause, self.env.clock.now()) {
-                Ok(wait) => self.left.push_back(Target { addr, tries, wait }),
+                Ok(wait) => {
+                    let at = self.env.clock.now() + wait;
+                    self.left.push_back(Target { addr, tries, at });
+                }
                 Err(cause) => self.tried.push((addr, cause)),
             }
         }
@@ -352,9 +356,9 @@ impl Connect {
 
     fn reaching(&self, target: Target) -> Reaching {
         let (shared, env, dials) = (Arc::clone(&self.shared), self.env.clone(), self.dials.clone());
-        let Target { addr, tries, wait } = target;
+        let Target { addr, tries, at } = target;
         Box::pin(async move {
-            env.clock.sleep(wait).await;
+            env.clock.sleep_until(at).await;
             dials.reach(&shared, &env, addr, &tries).await
         })
     }

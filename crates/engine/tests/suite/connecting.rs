@@ -270,3 +270,31 @@ async fn what_may_pass_is_tried_again_and_what_is_final_is_not() {
         client.stop().await;
     }
 }
+
+/// Addresses that all come about and are all turned away: each has its deadline, however often it loses a race, and what it was
+/// told is what is said of it.
+#[tokio::test(start_paused = true)]
+async fn addresses_that_are_turned_away_again_and_again_end_by_their_deadline() {
+    let board = Switchboard::default();
+    let client = node(&board, 2).await;
+    let busy = [addr("60.1.0.1:1"), addr("60.2.0.1:1"), addr("[2001:db8::1]:1")];
+    for at in busy {
+        let mut door = board.transport(at.ip()).listen(at).await.unwrap();
+        client.env.scope.spawn("busy door", rookery_runtime::OnPanic::StopNode, async move {
+            loop {
+                // Who has lost its race is gone by then.
+                let Ok(conn) = door.accept().await.unwrap().connect().await else { continue };
+                conn.into_mux().unwrap().mux.close(6, "busy");
+            }
+        });
+    }
+    let began = client.env.clock.now();
+    let asked = client.env.clock.timeout(120 * SECOND, client.engine.dial_now(busy.to_vec())).await;
+    let error = asked.expect("an end by the deadline").unwrap_err();
+    let took = client.env.clock.now().duration_since(began);
+    assert!(took <= 32 * SECOND, "{took:?}");
+    assert_eq!(error.tried.len(), busy.len());
+    assert!(error.tried.iter().all(|(_, cause)| cause.to_string().contains("busy")), "{error}");
+    assert!(busy.iter().all(|at| (2..60).contains(&board.dials(*at))));
+    client.stop().await;
+}
