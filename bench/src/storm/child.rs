@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rookery_engine::Accounts;
 use rookery_runtime::Clock;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -40,12 +41,20 @@ pub fn serve(stack: Stack, plan: &Plan) -> Outcome<()> {
                 runtime.block_on(Clock::system().sleep(SETTLE));
                 let mut report = before.since()?;
                 report["verified"] = answered.count().into();
+                report["accounts"] = serving.accounts.as_ref().map_or(Value::Null, |read| accounts(&read()));
                 say(&report);
             }
             other => return Err(format!("a server has no order {other:?}")),
         }
     }
     Ok(())
+}
+
+/// All arrivals by where they are, and whether each is somewhere, once.
+fn accounts(accounts: &Accounts) -> Value {
+    let mut shown = json!(accounts);
+    shown["balanced"] = accounts.balanced().into();
+    shown
 }
 
 /// The process of the peers.

@@ -28,6 +28,8 @@ pub struct Storm {
     /// Datagrams that the kernel dropped meanwhile for want of room in a receive buffer, whosever they were: each costs its
     /// sender a wait, and is what a long tail mostly comes from.
     pub dropped: u64,
+    /// Where all that came to the server is, from servers that know.
+    pub accounts: Option<Value>,
     /// Why peers were lost, some of the reasons.
     pub reasons: Vec<String>,
 }
@@ -49,8 +51,14 @@ impl Storm {
             cpu_ms: real(server, "cpu_ms")?,
             rss_kb: real(server, "resident_kb")?,
             dropped,
+            accounts: (!server["accounts"].is_null()).then(|| server["accounts"].clone()),
             reasons: reasons.filter_map(Value::as_str).map(str::to_owned).collect(),
         })
+    }
+
+    /// Whether the server has every arrival somewhere, once, as far as it keeps accounts.
+    pub fn balanced(&self) -> bool {
+        self.accounts.as_ref().is_none_or(|accounts| accounts["balanced"] == true)
     }
 
     fn each(&self, of: f64) -> f64 {
@@ -91,6 +99,11 @@ impl<'a> Summary<'a> {
         Self { stack, runs, storms, floor }
     }
 
+    /// Whose storms these are.
+    pub fn stack_name(&self) -> &'static str {
+        self.stack.name()
+    }
+
     fn spread(&self, of: impl Fn(&Storm) -> f64) -> Spread {
         Spread::of(self.storms.iter().map(of).collect())
     }
@@ -113,6 +126,11 @@ impl<'a> Summary<'a> {
         self.storms.iter().map(|storm| self.runs.plan.peers - storm.verified).sum()
     }
 
+    /// Whether every arrival was somewhere, once, in each run.
+    pub fn balanced(&self) -> bool {
+        self.storms.iter().all(Storm::balanced)
+    }
+
     /// The line for machines. Numbers are medians of the runs; `verified` is the worst run's, `lost` all runs' sum.
     pub fn json(&self) -> Value {
         let Plan { peers, sources, default_buffers, .. } = self.runs.plan;
@@ -132,6 +150,8 @@ impl<'a> Summary<'a> {
             "server_verified": each(|storm| storm.server_verified),
             "client_verified": each(|storm| storm.client_verified),
             "dropped_datagrams": self.storms.iter().map(|storm| storm.dropped).collect::<Vec<_>>(),
+            "balanced": self.balanced(),
+            "accounts": self.storms.iter().map(|storm| &storm.accounts).collect::<Vec<_>>(),
             "wall_s": self.spread(|storm| storm.wall_s).median,
             "connects_per_s": self.spread(rate).median,
             "p50_ms": p50.map(|p50| p50.median),
@@ -232,6 +252,17 @@ mod tests {
         let storm = Storm::read(&server, &client, 0).unwrap();
         assert_eq!((storm.verified, storm.reasons.as_slice()), (9, ["no answer".to_owned()].as_slice()));
         assert!(Storm::read(&json!({}), &client, 0).is_err());
+    }
+
+    #[test]
+    fn accounts_that_do_not_add_up_show() {
+        let client = json!({ "verified": 1, "wall_s": 0.5, "p50_ms": 1.0, "p99_ms": 2.0, "reasons": [] });
+        let server = |accounts: Value| json!({ "verified": 1, "cpu_ms": 1.0, "resident_kb": 1.0, "accounts": accounts });
+        let storm = |accounts| Storm::read(&server(accounts), &client, 0).unwrap();
+        assert!(storm(Value::Null).balanced() && storm(json!({ "balanced": true })).balanced());
+        let off = [storm(json!({ "balanced": false, "arrived": 2 }))];
+        let line = Summary::of(Stack::Rookery, &runs(), &off, None).json();
+        assert_eq!((&line["balanced"], &line["accounts"][0]["arrived"]), (&json!(false), &json!(2)));
     }
 
     #[test]

@@ -42,7 +42,13 @@ fn print(asked: &Runs, storms: &[Vec<Storm>]) -> Outcome<()> {
         }
     }
     let lost = summaries.first().map_or(0, Summary::lost);
-    if asked.judged && lost > 0 { Err(format!("{lost} peers were lost")) } else { Ok(()) }
+    if asked.judged && lost > 0 {
+        return Err(format!("{lost} peers were lost"));
+    }
+    match summaries.iter().find(|summary| !summary.balanced()) {
+        Some(off) => Err(format!("the accounts of {} do not add up", off.stack_name())),
+        None => Ok(()),
+    }
 }
 
 /// A word on one storm for who waits.
@@ -62,6 +68,9 @@ fn tell(stack: Stack, run: usize, plan: &Plan, storm: &Storm) {
         storm.rss_each(),
         storm.dropped,
     );
+    if let Some(accounts) = &storm.accounts {
+        eprintln!("  arrivals: {accounts}");
+    }
     storm.reasons.iter().for_each(|reason| eprintln!("  lost: {reason}"));
 }
 

@@ -22,7 +22,7 @@ pub async fn serve(answered: Arc<Answered>) -> Outcome<Serving> {
     let invitation = format!("{address}/{}", endpoint.id());
     let mut tasks = JoinSet::new();
     tasks.spawn(accept(endpoint, answered));
-    Ok(Serving { invitation, _held: Box::new(tasks) })
+    Ok(Serving::new(invitation, tasks))
 }
 
 async fn accept(endpoint: Endpoint, answered: Arc<Answered>) {

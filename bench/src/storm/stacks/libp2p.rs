@@ -43,7 +43,7 @@ pub async fn serve(over: Over, answered: Arc<Answered>) -> Outcome<Serving> {
     let invitation = address.with(Protocol::P2p(*swarm.local_peer_id())).to_string();
     let mut tasks = JoinSet::new();
     tasks.spawn(attend(swarm, answered));
-    Ok(Serving { invitation, _held: Box::new(tasks) })
+    Ok(Serving::new(invitation, tasks))
 }
 
 async fn attend(mut swarm: Swarm<Behaviour<Exchange>>, answered: Arc<Answered>) {

@@ -29,7 +29,7 @@ pub fn serve(answered: Arc<Answered>) -> Outcome<Serving> {
     let mut tasks = JoinSet::new();
     tasks.spawn(drive(node));
     tasks.spawn(attend(handle, answered));
-    Ok(Serving { invitation, _held: Box::new(tasks) })
+    Ok(Serving::new(invitation, tasks))
 }
 
 async fn attend(mut handle: RequestResponseHandle, answered: Arc<Answered>) {

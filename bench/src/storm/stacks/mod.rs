@@ -15,6 +15,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use rookery_engine::Accounts;
+
 use super::exchange::Answered;
 use super::{Keys, Outcome, Plan, Sources};
 
@@ -41,8 +43,17 @@ pub enum Stack {
 pub struct Serving {
     /// What its peers need to know to reach and to verify it.
     pub invitation: String,
+    /// Where all that came to it is, for those that know.
+    pub accounts: Option<Box<dyn Fn() -> Accounts + Send>>,
     /// What ends it when dropped.
-    pub _held: Held,
+    _held: Held,
+}
+
+impl Serving {
+    /// A server that keeps no accounts.
+    fn new(invitation: String, held: impl Any + Send) -> Self {
+        Self { invitation, accounts: None, _held: Box::new(held) }
+    }
 }
 
 /// Something that ends when it is dropped.

@@ -55,7 +55,7 @@ pub fn serve(plan: &Plan, answered: Arc<Answered>) -> Outcome<Serving> {
     let endpoint = endpoint(socket, Some(config))?;
     let address = endpoint.local_addr().map_err(said)?;
     spawn(accept(endpoint.clone(), answered));
-    Ok(Serving { invitation: format!("{address}/{}", key.identity), _held: Box::new(endpoint) })
+    Ok(Serving::new(format!("{address}/{}", key.identity), endpoint))
 }
 
 async fn accept(endpoint: Endpoint, answered: Arc<Answered>) {

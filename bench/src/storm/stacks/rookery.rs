@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rookery_base::PeerId;
+use rookery_engine::Accounts;
 use rookery_overlay::services::requests::{AnswerWriter, Handler, Incoming, RequestError, ServiceLimits};
 use rookery_overlay::wire::request::ServiceName;
 use rookery_overlay::{Builder, Handle, Node};
@@ -32,7 +33,9 @@ pub async fn serve(plan: &Plan, answered: Arc<Answered>) -> Outcome<Serving> {
         start(builder, if plan.default_buffers { Udp::DRAINED } else { Udp::LARGE.drained() }).await?;
     let address = *handle.listening().first().ok_or("a node that listens nowhere")?;
     let invitation = format!("{address}/{}", handle.id());
-    Ok(Serving { invitation, _held: Box::new((follow(node), handle)) })
+    let engine = handle.engine().clone();
+    let accounts = Some(Box::new(move || engine.accounts()) as Box<dyn Fn() -> Accounts + Send>);
+    Ok(Serving { invitation, accounts, _held: Box::new((follow(node), handle)) })
 }
 
 /// Answers every peer and notes it.

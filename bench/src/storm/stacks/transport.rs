@@ -28,7 +28,7 @@ pub async fn serve(plan: &Plan, answered: Arc<Answered>) -> Outcome<Serving> {
     let door = quic.listen(SERVER).await.map_err(said)?;
     let invitation = format!("{}/{}", door.local_addr(), identity.peer_id());
     env.scope.spawn("accept", OnPanic::StopNode, accept(env.clone(), door, answered));
-    Ok(Serving { invitation, _held: Box::new((env, quic)) })
+    Ok(Serving::new(invitation, (env, quic)))
 }
 
 async fn accept(env: Env, mut door: Box<dyn Listener>, answered: Arc<Answered>) {
