@@ -176,8 +176,8 @@ impl AsyncUdpSocket for LosingSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let lost = self.0.losing.load(Ordering::Relaxed)
-            && lock(&self.0.lost).insert(transmit.contents.to_vec());
+        let lost =
+            self.0.losing.load(Ordering::Relaxed) && lock(&self.0.lost).insert(transmit.contents.to_vec());
         if lost { Ok(()) } else { self.1.try_send(transmit) }
     }
 
