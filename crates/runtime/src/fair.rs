@@ -32,15 +32,22 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+#[cfg(not(loom))]
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard};
 use rookery_observe::Metrics;
 use rookery_observe::metrics::BoxLabel;
+#[cfg(not(all(test, loom)))]
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Clock;
+#[cfg(all(test, loom))]
+use interleavings::Notify;
 
 /// What one lane holds before it is full.
 #[derive(Debug, Clone, Copy)]
@@ -401,5 +408,8 @@ impl<T> Drop for Lane<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod interleavings;
+
+#[cfg(all(test, not(loom)))]
 mod tests;
