@@ -23,7 +23,7 @@ impl Notify {
 
     pub(super) fn notify_one(&self) {
         let waiting = {
-            let mut state = self.0.lock().unwrap();
+            let mut state = self.0.lock().expect("nothing panics under it");
             state.0 = true;
             state.1.take()
         };
@@ -32,7 +32,7 @@ impl Notify {
 
     pub(super) fn notified(&self) -> impl Future<Output = ()> {
         std::future::poll_fn(|cx| {
-            let mut state = self.0.lock().unwrap();
+            let mut state = self.0.lock().expect("nothing panics under it");
             if std::mem::take(&mut state.0) {
                 return Poll::Ready(());
             }

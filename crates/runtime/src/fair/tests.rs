@@ -209,7 +209,7 @@ proptest! {
 fn p99(arrivals: &[(f64, usize)], peers: usize, flood: bool) -> f64 {
     let mut mailbox = mailbox(100, usize::MAX / 2);
     let opener = mailbox.opener();
-    let lanes: Vec<_> = (0..=peers).map(|_| opener.open(None).unwrap()).collect();
+    let lanes: Vec<_> = (0..=peers).map(|_| opener.open(None).expect("a place for each lane")).collect();
     let flooder = &lanes[peers];
     let (mut arriving, mut now, mut took) = (arrivals.iter().peekable(), 0.0, Vec::new());
     while took.len() < arrivals.len() {
