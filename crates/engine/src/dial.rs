@@ -4,34 +4,38 @@
 //! outbound slots are filled from the book, one address group at a time. An attempt holds a ticket from the dial to
 //! the end of its session, so that the dialer always knows what is out and learns each end exactly once. Addresses of
 //! peers that are connected already, by whichever side's dial, are left alone ([`whose`](crate::whose)).
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `outing.rs` | one attempt: its tries, its session, and what the dialer learns of its end |
+
+mod outing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rookery_base::id::canonical_addr;
-use rookery_base::{AddrGroup, CloseCause, Direction, PeerId};
+use rookery_base::{AddrGroup, PeerId};
 use rookery_observe::metrics::Outcome;
 use rookery_runtime::ticket::tickets;
 use rookery_runtime::{
     Backoff, BackoffConfig, BoxFuture, Env, FairMailbox, Instant, Lane, LaneLimits, LaneOpener, OnPanic,
-    Push, Returns, Ticket, TicketOffice,
+    Push, Returns, TicketOffice,
 };
-use rookery_transport::Arrival;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::attempt::{self, Attempt};
 use crate::book::{Book, Entry, Record};
-use crate::connect::{DialPace, Dials, Unreached, first_dial, instead};
+use crate::connect::{DialPace, Dials, first_dial};
 use crate::engine::Shared;
-use crate::network::ANOTHER_STAYS;
 use crate::registry::watch::StateWatch;
 use crate::session::PeerHandle;
 use crate::whose::Whose;
 use crate::{Command, PeerFacts};
+use outing::{DialEnd, Outing};
 
 /// How often empty outbound slots are looked at; hsd's refill.
 const REFILL: Duration = Duration::from_secs(3);
@@ -149,18 +153,6 @@ pub fn addresses(env: &Env, most_peers: usize) -> (AddressService, AddressInbox)
 /// The services bits and address of a peer, for [`AddressMail::Connected`].
 pub fn connected(facts: &PeerFacts) -> AddressMail {
     AddressMail::Connected(facts.addr, facts.caps.0)
-}
-
-/// How an attempt has ended.
-#[derive(Debug)]
-pub(crate) struct DialEnd {
-    addr: SocketAddr,
-    /// `session`, or why there was none.
-    outcome: &'static str,
-    /// How long the peer was connected, by this attempt or by the session that won over it.
-    healthy: Duration,
-    /// Whether somebody answered who is connected already, or who that is.
-    answered: Option<Option<PeerId>>,
 }
 
 /// A peer that the operator named.
@@ -377,19 +369,14 @@ impl Dialer {
 
     /// Starts an attempt; false when no ticket is left.
     fn dial(&mut self, addr: SocketAddr, reserved: bool) -> bool {
-        // What is told of an attempt that ends without saying anything: it can only have panicked.
-        let end =
-            DialEnd { addr, outcome: CloseCause::Panic.label(), healthy: Duration::ZERO, answered: None };
-        let Some(ticket) = self.office.issue(end) else { return false };
+        let Some(ticket) = self.office.issue(DialEnd::unsaid(addr)) else { return false };
         self.out.insert(addr);
         self.book.attempted(addr, self.shared.env.clock.unix());
         let env = self.shared.env.within(self.shared.env.scope.child("peer"));
-        let (shared, dials) = (Arc::clone(&self.shared), self.dials.clone());
-        env.scope.clone().spawn_to_end(
-            "peer",
-            OnPanic::EndScope,
-            dial_once(shared, dials, env, addr, reserved, ticket),
-        );
+        let scope = env.scope.clone();
+        let outing =
+            Outing { shared: Arc::clone(&self.shared), dials: self.dials.clone(), env, addr, reserved };
+        scope.spawn_to_end("peer", OnPanic::EndScope, outing.run(ticket));
         true
     }
 
@@ -506,97 +493,4 @@ fn source_of(name: &str) -> IpAddr {
     let [a, b] =
         name.bytes().fold(5381_u16, |hash, byte| hash.wrapping_mul(33) ^ u16::from(byte)).to_be_bytes();
     IpAddr::V4(Ipv4Addr::new(0, a, b, 1))
-}
-
-async fn dial_once(
-    shared: Arc<Shared>,
-    dials: Dials,
-    env: Env,
-    addr: SocketAddr,
-    reserved: bool,
-    mut ticket: Ticket<DialEnd>,
-) {
-    let (clock, scope) = (env.clock, env.scope.clone());
-    let tries = dials.tries(&env, addr);
-    let (ended, began) = loop {
-        let reached = tokio::select! {
-            biased;
-            () = scope.cancelled() => {
-                ticket.outcome = "stopped";
-                return;
-            }
-            reached = dials.reach(&shared, &env, addr, &tries) => reached,
-        };
-        let (conn, permit) = match reached {
-            Ok(reached) => reached,
-            Err(Unreached { outcome, cause }) => {
-                ticket.outcome = outcome;
-                tracing::debug!(%addr, %cause, "cannot connect");
-                shared.refusals.note(addr, clock.unix(), &cause);
-                return;
-            }
-        };
-        let began = clock.now();
-        let attempt = Attempt::new(Arrival::Ready(conn), Direction::Outbound, &scope, permit);
-        let begun = Attempt { reserved, hello: tries.hello(), ..attempt };
-        let who = Arc::clone(&begun.who);
-        let ended = attempt::run(&shared, env.clone(), begun).await;
-        ticket.answered = answered(&who, &ended);
-        let wait = match ended {
-            Ok(cause) => break (Ok(cause), began),
-            Err(cause) => match tries.again(cause, clock.now()) {
-                Ok(wait) => wait,
-                Err(cause) => break (Err(cause), began),
-            },
-        };
-        tokio::select! {
-            biased;
-            () = scope.cancelled() => {
-                ticket.outcome = "stopped";
-                return;
-            }
-            () = clock.sleep(wait) => {}
-        }
-    };
-    ticket.outcome = match &ended {
-        Ok(_) => "session",
-        Err(cause) => {
-            tracing::debug!(%addr, %cause, "no session");
-            cause.label()
-        }
-    };
-    let session = ended.is_ok();
-    let (Ok(cause) | Err(cause)) = ended;
-    // The peer is connected, by a session that won over this one. To dial it again while that lasts would replace it,
-    // the other side would do the same, and two nodes that name each other would never keep a session.
-    let won_over = async {
-        let winner = match cause {
-            _ if !reserved => None,
-            CloseCause::Duplicate(winner) => Some(winner),
-            cause => instead(&shared, addr, &cause).await.map(|winner| winner.generation),
-        };
-        if let Some(winner) = winner {
-            shared.registry.ended(winner).await;
-        }
-        winner.is_some()
-    };
-    let won_over = tokio::select! {
-        biased;
-        () = scope.cancelled() => false,
-        won_over = won_over => won_over,
-    };
-    if session || won_over {
-        ticket.healthy = clock.now().saturating_duration_since(began);
-    }
-}
-
-/// Who has answered a dial, for planning the next ones.
-fn answered(who: &OnceLock<PeerId>, ended: &Result<CloseCause, CloseCause>) -> Option<Option<PeerId>> {
-    let (Ok(cause) | Err(cause)) = ended;
-    let stays_another =
-        matches!(cause, CloseCause::Duplicate(_) | CloseCause::ByPeer { code: ANOTHER_STAYS, .. });
-    match who.get() {
-        Some(peer) => Some(Some(*peer)),
-        None => stays_another.then_some(None),
-    }
 }
