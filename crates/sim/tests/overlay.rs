@@ -4,7 +4,9 @@
 
 use std::time::Instant;
 
-use rookery_sim::scenarios::overlay::{Bootstrap, Long, Storm, bootstrap, crossing, long, storm};
+use rookery_sim::scenarios::overlay::{
+    Bootstrap, Long, Siege, Storm, bootstrap, crossing, long, siege, storm,
+};
 use rookery_sim::{Failure, Report};
 
 fn heavy() -> bool {
@@ -37,5 +39,18 @@ fn everybody_is_found_from_three_and_reached_within_ten_seconds() {
 
 #[test]
 fn hours_of_restarts_slow_nothing_and_leave_nothing_behind() {
-    timed(|| long(1, if heavy() { Long::SEVENTEEN_HOURS } else { Long::SMALL }));
+    timed(|| long(1, if heavy() { Long::THOUSAND } else { Long::SMALL }));
+}
+
+#[test]
+fn every_attack_at_once_keeps_no_honest_node_out() {
+    timed(|| siege(1, if heavy() { Siege::LARGE } else { Siege::SMALL }));
+}
+
+#[test]
+fn every_attack_at_once_keeps_no_honest_node_out_from_two_hundred_seeds() {
+    let seeds = if heavy() { 2..202 } else { 2..4 };
+    for seed in seeds {
+        siege(seed, Siege::SMALL).unwrap_or_else(|failure| panic!("{failure}"));
+    }
 }

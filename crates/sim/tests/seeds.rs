@@ -36,13 +36,13 @@ const TURNS: [&str; 20] = [
 const OVERLAY_TURNS: [&str; 10] = [
     "overlay-simultaneous",
     "overlay-churn",
-    "overlay-thief",
+    "overlay-siege",
     "overlay-simultaneous",
     "overlay-churn",
     "overlay-flood",
     "overlay-thief",
     "overlay-storm",
-    "overlay-churn",
+    "overlay-siege",
     "overlay-bootstrap",
 ];
 

@@ -34,7 +34,7 @@ const ATTACK: Duration = Duration::from_secs(15);
 /// Who says no hello has half a minute for it, and the attack has lasted a part of that.
 const THROWN_OUT_WITHIN: Duration = Duration::from_secs(30);
 /// Forged first flights in a second: above the low-water mark of handshakes within half of one.
-const FORGED: u64 = 200;
+const FORGED: u32 = 200;
 /// The flooder sends a hundred times the messages that a peer may: 10,000 in a second.
 const FLOOD: u64 = 100;
 /// Messages in a second that the server takes of one peer, and at once.
@@ -43,7 +43,7 @@ const TAKEN: (u64, u64) = (100, 200);
 const SLOWER_AT_MOST: u32 = 2;
 
 /// Honest nodes come one after the other within this time; how long each took to be heard.
-async fn arrive(
+pub(super) async fn arrive(
     ow: &OverlayWorld,
     server: &Seated,
     seats: std::ops::Range<u32>,
@@ -66,23 +66,39 @@ async fn arrive(
     Ok(took)
 }
 
-/// Sends first flights from addresses that nobody has.
-async fn forge(ow: &OverlayWorld, to: SocketAddr, flights: &[Vec<bytes::Bytes>]) -> Result<(), String> {
+/// Sends so many first flights a second, a multiple of 200, from addresses that nobody has, for so long.
+pub(super) async fn forge(
+    ow: &OverlayWorld,
+    to: SocketAddr,
+    flights: &[Vec<bytes::Bytes>],
+    per_second: u32,
+    lasts: Duration,
+) -> Result<(), String> {
     let mut rng = ow.world.rng("forger", 0);
-    for _ in 0..ATTACK.as_secs() * FORGED {
-        let ip = Ipv4Addr::new(
-            100,
-            rng.random_range(0..=255),
-            rng.random_range(0..=255),
-            rng.random_range(1..255),
-        );
-        let from = SocketAddr::new(ip.into(), rng.random_range(1024..=u16::MAX));
-        for datagram in &flights[rng.random_range(0..flights.len())] {
-            ow.world.fabric().forge(from, to, datagram.clone());
+    let end = ow.world.clock().now() + lasts;
+    while ow.world.clock().now() < end {
+        for _ in 0..per_second / FORGED {
+            let [_, a, b, c] = rng.random::<[u8; 4]>();
+            let from = SocketAddr::new(Ipv4Addr::new(100, a, b, c).into(), rng.random_range(1024..=u16::MAX));
+            for datagram in &flights[rng.random_range(0..flights.len())] {
+                ow.world.fabric().forge(from, to, datagram.clone());
+            }
         }
-        ow.world.pass(Duration::from_millis(1000 / FORGED)).await;
+        ow.world.pass(Duration::from_secs(1) / FORGED).await;
     }
     Ok(())
+}
+
+/// Checks at every step that the handshakes under way at this node are as many as its limits allow, and may hold no more bytes.
+pub(super) fn limit_handshakes(ow: &OverlayWorld, server: &Seated, limits: HandshakeLimits) {
+    let watched = server.handle.engine().clone();
+    ow.world.add_invariant("handshakes stay below their limit", move || {
+        let shaking = watched.accounts().shaking as usize;
+        if shaking <= limits.total && shaking * limits.bytes_each <= limits.bytes {
+            return Ok(());
+        }
+        Err(format!("{shaking} under way, {} and {} bytes are the most", limits.total, limits.bytes))
+    });
 }
 
 fn run(seed: u64) -> Result<Report, Box<Failure>> {
@@ -91,12 +107,7 @@ fn run(seed: u64) -> Result<Report, Box<Failure>> {
         let link = Link::new(Duration::from_millis(20)).with_jitter(Duration::from_millis(10));
         ow.world.fabric().set_default_link(link);
         let server = ow.start(SERVER, |builder| builder).await?;
-        let watched = server.handle.engine().clone();
-        ow.world.add_invariant("handshakes stay below their limit", move || {
-            let shaking = watched.accounts().shaking;
-            let most = HandshakeLimits::PUBLIC.total as u64;
-            if shaking <= most { Ok(()) } else { Err(format!("{shaking} under way, {most} are the most")) }
-        });
+        limit_handshakes(&ow, &server, HandshakeLimits::PUBLIC);
         let calm = arrive(&ow, &server, 1..1 + HONEST, Duration::from_secs(5)).await?;
 
         let flights = Rogue::new(&ow, FORGER)?.first_flights(&ow, FLIGHTS).await?;
@@ -114,7 +125,8 @@ fn run(seed: u64) -> Result<Report, Box<Failure>> {
             ow.world.pass(Duration::from_secs(2)).await;
             arrive(&ow, &server, 1 + HONEST..1 + 2 * HONEST, ATTACK - Duration::from_secs(4)).await
         };
-        let ((), attacked) = futures_util::try_join!(forge(&ow, server.addr(), &flights), newcomers)?;
+        let ((), attacked) =
+            futures_util::try_join!(forge(&ow, server.addr(), &flights, FORGED, ATTACK), newcomers)?;
 
         // Who was there before is still there, and is heard.
         for seat in 1..1 + 2 * HONEST {

@@ -10,6 +10,7 @@ mod flood;
 mod long;
 mod overlay_world;
 mod rogue;
+mod siege;
 mod storm;
 mod thief;
 
@@ -18,15 +19,17 @@ use super::Scenario;
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use crossing::crossing;
 pub use long::{Long, long};
+pub use siege::{Siege, siege};
 pub use storm::{Storm, storm};
 
 /// All of them.
-pub(super) const ALL: [Scenario; 7] = [
+pub(super) const ALL: [Scenario; 8] = [
     storm::SCENARIO,
     crossing::SCENARIO,
     churn::SCENARIO,
     flood::SCENARIO,
     thief::SCENARIO,
+    siege::SCENARIO,
     bootstrap::SCENARIO,
     long::SCENARIO,
 ];

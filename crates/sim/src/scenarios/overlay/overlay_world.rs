@@ -3,7 +3,7 @@
 //! ```text
 //! OverlayWorld -- seat n: a host and an identity, which outlive the nodes that are started there
 //!      |              `- Seated: the node that runs there now: its handle, its application, what it sees of its sessions
-//!      `-- at every step: accounts balance, no session is one-sided for longer than GHOST_WITHIN, no task has panicked
+//!      `-- at every step: accounts balance, no session is one-sided for longer than [`ghost_within`], no task has panicked
 //! ```
 //!
 //! A session is the same on both ends when both name the same dialler and the same attempt of it.
@@ -34,12 +34,14 @@ use crate::world::{Failure, Node, Report, World, WorldConfig};
 pub(super) const PORT: u16 = 7000;
 /// The network that all of them are of.
 pub(super) const NETWORK: &str = "simulated overlay";
+/// How long a session may have one end only between nodes with the usual limits.
+pub(super) const GHOST_WITHIN: Duration = ghost_within(QuicLimits::DEFAULT);
+
 /// How long a session may have one end only. QUIC's idle time begins anew with the first thing that is sent after the last
 /// that was heard, which a keep-alive is at the latest; and a closing session has a moment to flush.
-pub(super) const GHOST_WITHIN: Duration = QuicLimits::DEFAULT
-    .idle
-    .saturating_add(QuicLimits::DEFAULT.keep_alive)
-    .saturating_add(Duration::from_secs(1));
+const fn ghost_within(limits: QuicLimits) -> Duration {
+    limits.idle.saturating_add(limits.keep_alive).saturating_add(Duration::from_secs(1))
+}
 
 /// The topic under which everybody listens.
 pub(super) fn topic() -> Topic {
@@ -143,8 +145,9 @@ impl Watched {
     }
 }
 
-#[derive(Default)]
 struct Seats {
+    /// How long a session may have one end only.
+    ghost_within: Duration,
     up: BTreeMap<u32, Watched>,
     /// Every identity that a seat has ever had; others are strangers, whose ends nobody sees.
     seat_of: BTreeMap<PeerId, u32>,
@@ -172,7 +175,7 @@ impl Seats {
         for ((seat, generation), since) in &self.alone {
             let lasts = now.saturating_duration_since(*since);
             self.longest_alone = self.longest_alone.max(lasts);
-            if lasts > GHOST_WITHIN {
+            if lasts > self.ghost_within {
                 let session = self.up.get(seat).and_then(|watched| watched.sessions.get(generation));
                 return Err(format!("seat {seat} has a ghost for {lasts:?} already: {session:?}"));
             }
@@ -210,8 +213,20 @@ pub(super) struct OverlayWorld {
 impl OverlayWorld {
     /// A world of this scenario.
     pub fn new(name: &'static str, seed: u64, config: WorldConfig) -> Self {
+        Self::patient(name, seed, config, QuicLimits::DEFAULT)
+    }
+
+    /// A world whose nodes are no more patient with silent connections than these limits say.
+    pub fn patient(name: &'static str, seed: u64, config: WorldConfig, limits: QuicLimits) -> Self {
         let world = World::with(name, seed, config);
-        let seats = Rc::new(RefCell::new(Seats::default()));
+        let seats = Rc::new(RefCell::new(Seats {
+            ghost_within: ghost_within(limits),
+            up: BTreeMap::new(),
+            seat_of: BTreeMap::new(),
+            alone: BTreeMap::new(),
+            longest_alone: Duration::ZERO,
+            moved: false,
+        }));
         let (checked, clock) = (Rc::clone(&seats), world.clock());
         world.add_invariant("sessions have two ends and accounts balance", move || {
             checked.borrow_mut().check(clock.now())

@@ -77,7 +77,12 @@ pub(super) struct Rogue {
 impl Rogue {
     /// A rogue at this seat.
     pub fn new(ow: &OverlayWorld, seat: u32) -> Result<Self, String> {
-        let (node, identity) = (ow.world.node(host(seat)), ow.identity(seat)?);
+        Self::named(ow, seat, seat)
+    }
+
+    /// A rogue at this seat with the identity of that one.
+    pub fn named(ow: &OverlayWorld, seat: u32, name: u32) -> Result<Self, String> {
+        let (node, identity) = (ow.world.node(host(seat)), ow.identity(name)?);
         let tls = identity.tls(ALPN, Trust::Both).map_err(|error| error.to_string())?;
         let quic = node.quic(tls, QuicLimits::DEFAULT).map_err(|error| error.to_string())?;
         Ok(Self { node, quic, id: identity.peer_id(), keys: identity.hashes() })
@@ -121,6 +126,26 @@ impl Rogue {
         });
     }
 
+    /// Has a session until somebody else has it under the same name, and then takes it back.
+    pub fn haunt(&self, to: SocketAddr) {
+        let rogue = self.clone();
+        self.node.env.scope.spawn("twin", OnPanic::StopNode, async move {
+            loop {
+                // Whatever ends a session, the next one follows.
+                let _ = rogue.one_session(to).await;
+                rogue.node.env.clock.sleep(Duration::from_millis(100)).await;
+            }
+        });
+    }
+
+    async fn one_session(&self, to: SocketAddr) -> Option<()> {
+        let conn = self.dial(to).await?;
+        let mut stream = conn.mux.open().await.ok()?;
+        stream.write.write_all(&self.hello(to).encode()).await.ok()?;
+        conn.mux.closed().await;
+        Some(())
+    }
+
     /// Has a session, and sends so many messages in each hundredth of a second.
     pub fn flood(&self, to: SocketAddr, in_a_hundredth: u64) {
         let rogue = self.clone();
@@ -159,7 +184,7 @@ impl Rogue {
             min_version: hello::MIN_VERSION,
             network: network_id(NETWORK),
             capabilities: 0,
-            incarnation: 1,
+            incarnation: u64::from(self.node.number),
             attempt: 1,
             keys: self.keys,
             listen_port: 0,

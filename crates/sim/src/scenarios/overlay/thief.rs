@@ -32,7 +32,7 @@ const STRANGER: u32 = 1002;
 /// A replayed handshake is over by its deadlines: QUIC's and the hello's.
 const OVER_WITHIN: Duration = Duration::from_secs(30);
 
-type Recorded = Arc<Mutex<Vec<Bytes>>>;
+pub(super) type Recorded = Arc<Mutex<Vec<Bytes>>>;
 
 fn send(socket: &SimUdp, to: SocketAddr, bytes: &[u8]) {
     let transmit = Transmit { destination: to, ecn: None, contents: bytes, segment_size: None, src_ip: None };
@@ -41,7 +41,10 @@ fn send(socket: &SimUdp, to: SocketAddr, bytes: &[u8]) {
 }
 
 /// Forwards datagrams between whoever sends to its front and the server, and keeps what goes to the server.
-fn forward(ow: &OverlayWorld, server: SocketAddr) -> Result<(SocketAddr, SocketAddr, Recorded), String> {
+pub(super) fn forward(
+    ow: &OverlayWorld,
+    server: SocketAddr,
+) -> Result<(SocketAddr, SocketAddr, Recorded), String> {
     let node = ow.world.node(host(FORWARDER));
     let bind = |port| {
         let socket = ow.world.fabric().datagrams(node.ip).socket(node.at(port));
@@ -70,7 +73,7 @@ fn forward(ow: &OverlayWorld, server: SocketAddr) -> Result<(SocketAddr, SocketA
 }
 
 /// Takes connections in its own name, and carries what is said on stream 0 to the server and back.
-async fn relay(rogue: &Rogue, server: SocketAddr) -> Result<(), String> {
+pub(super) async fn relay(rogue: &Rogue, server: SocketAddr) -> Result<(), String> {
     let mut door = rogue.quic.listen(rogue.node.at(PORT)).await.map_err(|error| error.to_string())?;
     let (rogue, scope) = (rogue.clone(), rogue.node.env.scope.clone());
     scope.clone().spawn("relay", OnPanic::StopNode, async move {
