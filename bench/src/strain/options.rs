@@ -11,7 +11,7 @@ use super::server::{Admit, Serving};
 pub const USAGE: &[&str] = &[
     "bench churn [--peers N] [--per-second R] [--minutes M] [--idle S] [--json]    1,000 peers, 50 a second, 1 minute",
     "bench crowd [--peers N] [--minutes M] [--idle S] [--only] [--json]           10, 100, 1,000 .. N idle peers",
-    "bench attack half-open|prefix|slow|flood [--count N] [--seconds S] [--no-retry | --always-retry] [--json]",
+    "bench attack half-open|prefix|slow|flood|all [--count N] [--seconds S] [--no-retry | --always-retry] [--json]",
     "bench fairness [--peers N] [--seconds S] [--json]",
 ];
 
@@ -64,12 +64,25 @@ pub struct CrowdAsked {
 /// An attack.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AttackAsked {
-    pub kind: Kind,
-    pub count: usize,
+    /// Who attacks at once, and with how many acts.
+    pub acts: Vec<(Kind, usize)>,
     pub seconds: u64,
     pub admit: Admit,
     pub json: bool,
 }
+
+impl AttackAsked {
+    /// Its name on the command line.
+    pub fn name(&self) -> &'static str {
+        match self.acts.as_slice() {
+            [(kind, _)] => kind.name(),
+            _ => ALL,
+        }
+    }
+}
+
+/// The attack in which all attack at once.
+const ALL: &str = "all";
 
 /// An attacker's part of it.
 #[derive(Debug, PartialEq, Eq)]
@@ -189,11 +202,16 @@ impl Read {
                 let peers = self.peers.unwrap_or(CROWD);
                 Asked::Crowd(CrowdAsked { peers, minutes, idle, only: self.only, json: self.json })
             }
-            ("attack", [kind]) => {
-                let kind = one_of(kind, &Kind::ALL)?;
-                let count = self.count.unwrap_or_else(|| kind.acts(seconds));
-                let admit = self.admit.unwrap_or(Admit::Public);
-                Asked::Attack(AttackAsked { kind, count, seconds, admit, json: self.json })
+            ("attack", [name]) => {
+                let kinds = match (name.as_str(), self.count) {
+                    (ALL, Some(_)) => return Err("all attacks at once have their own counts".into()),
+                    (ALL, None) => Kind::ALL.map(|(_, kind)| kind).to_vec(),
+                    (name, _) => vec![one_of(name, &Kind::ALL)?],
+                };
+                let acts = |kind: Kind| (kind, self.count.unwrap_or_else(|| kind.acts(seconds)));
+                let (acts, admit) =
+                    (kinds.into_iter().map(acts).collect(), self.admit.unwrap_or(Admit::Public));
+                Asked::Attack(AttackAsked { acts, seconds, admit, json: self.json })
             }
             ("fairness", []) => {
                 let peers = self.peers.unwrap_or(CALLING);
@@ -215,7 +233,7 @@ impl Read {
                 honest: number(honest, MOST_PEERS)?,
                 at: at.parse().map_err(|_| format!("{at} is not IP:PORT"))?,
             },
-            ("attack", _) => return Err("attack takes one of half-open, prefix, slow, flood".into()),
+            ("attack", _) => return Err("attack takes one of half-open, prefix, slow, flood, all".into()),
             (_, names) => return Err(format!("{command} does not take {names:?}")),
         })
     }
@@ -284,6 +302,7 @@ mod tests {
             ("attack", ""),
             ("attack", "nobody"),
             ("attack", "slow flood"),
+            ("attack", "all --count 5"),
             ("fairness", "--seconds x"),
             (SERVE, ""),
             (PEERS, "5"),

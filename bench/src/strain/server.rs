@@ -65,7 +65,8 @@ impl Admit {
         Self::ALL.iter().find(|(_, admit)| *admit == self).map_or("", |(name, _)| name)
     }
 
-    const fn limits(self) -> HandshakeLimits {
+    /// The limits.
+    pub const fn limits(self) -> HandshakeLimits {
         match self {
             Self::Local => HandshakeLimits::LOCAL,
             Self::Public => HandshakeLimits::PUBLIC,

@@ -1,48 +1,18 @@
-//! Sockets that do what no honest stack does: fall silent without a goodbye, or say one thing a second.
+//! Sockets that do what no honest stack does: fall silent without a goodbye, or lose it.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
-use rookery_runtime::Clock;
 use rookery_transport::quic::{Bound, Datagrams, Udp};
 
 /// More than are ever sent.
 const ALL: usize = usize::MAX;
-
-/// What becomes of datagrams on their way out.
-#[derive(Debug)]
-enum Gate {
-    /// So many more of them are lost, [`ALL`] meaning all that ever come.
-    Lost(Arc<AtomicUsize>),
-    /// One goes in each of these periods, and the others are lost. The number is of the last period in which one went.
-    OneEach(Duration, Clock, AtomicU64),
-}
-
-impl Gate {
-    fn lets_out(&self) -> bool {
-        match self {
-            Self::Lost(lost) => {
-                let one = |left| match left {
-                    0 => None,
-                    ALL => Some(ALL),
-                    some => Some(some - 1),
-                };
-                lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one).is_err()
-            }
-            Self::OneEach(period, clock, last) => {
-                let now = 1 + (clock.elapsed().as_nanos() / period.as_nanos()) as u64;
-                last.swap(now, Ordering::Relaxed) != now
-            }
-        }
-    }
-}
 
 /// Sockets that can be silenced: what was open on them is then gone for the other side as with a pulled cable. Or they lose
 /// some datagrams and send the rest.
@@ -59,33 +29,29 @@ impl Mutable {
     pub fn lose(&self, datagrams: usize) {
         self.0.store(datagrams, Ordering::Relaxed);
     }
+
+    /// Whether the next datagram goes out.
+    fn lets_out(&self) -> bool {
+        let one = |left| match left {
+            0 => None,
+            ALL => Some(ALL),
+            some => Some(some - 1),
+        };
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one).is_err()
+    }
 }
 
 impl Datagrams for Mutable {
     fn bind(&self, at: SocketAddr) -> io::Result<Bound> {
-        gated(at, Gate::Lost(Arc::clone(&self.0)))
+        let bound = Udp::AS_THEY_ARE.bind(at)?;
+        Ok(Bound { socket: Arc::new(Gated { socket: bound.socket, muted: self.clone() }), ..bound })
     }
-}
-
-/// Sockets that send one datagram each period and lose the others.
-#[derive(Debug, Clone, Copy)]
-pub struct Slow(pub Duration);
-
-impl Datagrams for Slow {
-    fn bind(&self, at: SocketAddr) -> io::Result<Bound> {
-        gated(at, Gate::OneEach(self.0, Clock::system(), AtomicU64::new(0)))
-    }
-}
-
-fn gated(at: SocketAddr, gate: Gate) -> io::Result<Bound> {
-    let bound = Udp::AS_THEY_ARE.bind(at)?;
-    Ok(Bound { socket: Arc::new(Gated { socket: bound.socket, gate }), ..bound })
 }
 
 #[derive(Debug)]
 struct Gated {
     socket: Arc<dyn AsyncUdpSocket>,
-    gate: Gate,
+    muted: Mutable,
 }
 
 impl AsyncUdpSocket for Gated {
@@ -94,7 +60,7 @@ impl AsyncUdpSocket for Gated {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        if self.gate.lets_out() { self.socket.try_send(transmit) } else { Ok(()) }
+        if self.muted.lets_out() { self.socket.try_send(transmit) } else { Ok(()) }
     }
 
     fn poll_recv(
@@ -129,15 +95,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_gate_lets_out_one_in_a_period_a_losing_one_what_comes_later_and_a_muted_one_none() {
-        let gate = Gate::OneEach(Duration::from_secs(3600), Clock::system(), AtomicU64::new(0));
-        assert_eq!([gate.lets_out(), gate.lets_out(), gate.lets_out()], [true, false, false]);
+    fn some_datagrams_are_lost_or_all() {
         let sockets = Mutable::default();
-        let gate = Gate::Lost(Arc::clone(&sockets.0));
-        assert!(gate.lets_out());
+        assert!(sockets.lets_out());
         sockets.lose(2);
-        assert_eq!([gate.lets_out(), gate.lets_out(), gate.lets_out()], [false, false, true]);
+        assert_eq!([sockets.lets_out(), sockets.lets_out(), sockets.lets_out()], [false, false, true]);
         sockets.mute();
-        assert_eq!([gate.lets_out(), gate.lets_out()], [false, false]);
+        assert_eq!([sockets.lets_out(), sockets.lets_out()], [false, false]);
     }
 }

@@ -33,13 +33,16 @@ pub async fn attack(count: usize, to: SocketAddr, over: Duration) -> Outcome<Val
     let identity = identity()?;
     let (_env, quic) = transport(&identity, Arc::new(Udp::LARGE))?;
     let _door = quic.listen(LOOPBACK).await.map_err(said)?;
-    let Conn::Mux(connection) = quic.dial(to).await.map_err(said)? else {
-        return Err("QUIC gave a connection without streams".into());
+    let clock = Clock::system();
+    let connection = match clock.timeout(over, quic.dial(to)).await {
+        Some(Ok(Conn::Mux(connection))) => connection,
+        Some(Ok(_)) => return Err("QUIC gave a connection without streams".into()),
+        Some(Err(error)) => return Err(said(error)),
+        None => return Ok(json!({ "acts": count, "taken": 0, "closed": "never connected" })),
     };
     let MuxStream { mut read, mut write } = connection.mux.open().await.map_err(said)?;
     write.write_all(&hello(&identity, to).encode()).await.map_err(said)?;
 
-    let clock = Clock::system();
     let taken = Cell::new(0);
     let mut heard = vec![0; 4096];
     let mut flood = std::pin::pin!(async {

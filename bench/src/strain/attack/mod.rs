@@ -4,30 +4,41 @@
 //! |---|---|
 //! | `half-open` | the first flight of a real handshake from a new port, and nothing after it |
 //! | `prefix` | the same, each from its own address, spread over the networks of 127.0.0.0/8 |
-//! | `slow` | a handshake by one who proves its address and lets out one datagram a second; it never says hello |
+//! | `slow` | a handshake from an address of its own, which it proves; it says one thing a second and never ends |
 //! | `flood` | a message of one connected peer, which sends 100 times what the rate of its kind allows and minds no limit |
+//! | `all` | all of these at once |
 //!
-//! Three times the same length, at one server: honest peers alone; the attack alone, which gives its cost; both together. Honest
-//! peers come from addresses of their own, connect, ask and leave, at a fixed rate whether or not earlier ones are through.
-//! First flights are recorded before the attack, by a socket to which a real stack dials; the attacker then has raw sockets
-//! only. The cost of an act is the server's CPU and memory of the attack alone, less what it uses alone in the same time,
-//! divided by the acts.
+//! Four times the same length, in turn: honest peers alone; the attack alone, which gives its cost; honest peers while the
+//! attackers do the same to a socket that never answers; honest peers while the attack is on their server. Attackers share a
+//! machine with those whom they attack, so it is the last two that are compared: in both the attackers compute. They do that
+//! at the lowest priority, and cheaply: `half-open`, `prefix` and `slow` say packets of one recorded flight, sealed for
+//! each connection, and have no stack ([`initial`]).
+//!
+//! Honest peers come from addresses of their own, connect, ask and leave, at a fixed rate whether or not earlier ones are
+//! through. The cost of an act is the server's CPU and memory of the attack alone, less what it uses alone in the same
+//! time, divided by the acts. What the server holds at the end of an attack is held against what it held before and the
+//! bytes that handshakes may hold by its limits.
 
 mod flood;
+mod initial;
 mod raw;
+mod report;
 mod slow;
 
+use std::net::UdpSocket;
 use std::time::Duration;
 
+use report::Report;
 use rookery_runtime::{Clock, Env};
 use rookery_transport::quic::{Datagrams, Quic, QuicLimits};
 use rookery_transport::tls::{Identity, Trust};
+use rustix::process::nice;
 use serde_json::{Value, json};
 
 use super::options::{AttackAsked, Attacker};
 use super::peers::Server;
 use super::server::{SAMPLE, Serving};
-use super::{Outcome, options, said};
+use super::{LOOPBACK, Outcome, options, said};
 use crate::child::{Process, heard, make_room, runtime, say};
 
 /// Honest peers in a second: enough for a 99th of a hundred in ten seconds, little enough that they are no storm.
@@ -40,6 +51,8 @@ const SESSIONS: usize = 2_048;
 const SETTLE: Duration = Duration::from_secs(2);
 /// What TLS agrees on in the overlay.
 const ALPN: &[u8] = b"rookery-overlay/1";
+/// An attacker's priority: the least, so that it takes little from whom it attacks but by what it says.
+const LAST_IN_LINE: i32 = 19;
 /// To the attacker: begin.
 const ATTACK: &str = "attack";
 
@@ -70,7 +83,7 @@ impl Kind {
     pub fn acts(self, seconds: u64) -> usize {
         match self {
             Self::HalfOpen => 1_000,
-            Self::Prefix => 10_000,
+            Self::Prefix => 100_000,
             Self::Slow => 5_000,
             // A hundred times the hundred a second that a peer may send.
             Self::Flood => {
@@ -82,36 +95,25 @@ impl Kind {
 
 /// The attacker's process.
 pub fn attacker(asked: &Attacker) -> Outcome<()> {
+    nice(LAST_IN_LINE).map_err(said)?;
     make_room(asked.count.min(match asked.kind {
         Kind::Slow => asked.count,
         Kind::HalfOpen | Kind::Prefix | Kind::Flood => raw::OPEN,
     }))?;
-    let server = Server::read(&asked.at)?;
+    let to = Server::read(&asked.at)?.address;
     let runtime = runtime()?;
     let over = Duration::from_secs(asked.seconds);
-    let order = || match heard()? {
-        Some(order) if order == ATTACK => Ok(()),
-        other => Err(format!("an attacker waits for {ATTACK:?} only, not {other:?}")),
-    };
-    let ready = || say(&json!({ "ready": true }));
+    let flight = runtime.block_on(raw::record())?;
+    let slow = if asked.kind == Kind::Slow { slow::make(asked.count)? } else { Vec::new() };
+    say(&json!({ "ready": true }));
+    match heard()? {
+        Some(order) if order == ATTACK => {}
+        other => return Err(format!("an attacker waits for {ATTACK:?} only, not {other:?}")),
+    }
     let done = match asked.kind {
-        Kind::HalfOpen | Kind::Prefix => {
-            let flights = runtime.block_on(raw::record(asked.count))?;
-            ready();
-            order()?;
-            runtime.block_on(raw::replay(asked, server.address, &flights))?
-        }
-        Kind::Slow => {
-            let attempts = runtime.block_on(slow::make(asked.count))?;
-            ready();
-            order()?;
-            runtime.block_on(slow::attack(attempts, server.address, over))
-        }
-        Kind::Flood => {
-            ready();
-            order()?;
-            runtime.block_on(flood::attack(asked.count, server.address, over))?
-        }
+        Kind::HalfOpen | Kind::Prefix => runtime.block_on(raw::replay(asked, to, &flight))?,
+        Kind::Slow => runtime.block_on(slow::attack(slow, &flight, to, over))?,
+        Kind::Flood => runtime.block_on(flood::attack(asked.count, to, over))?,
     };
     say(&done);
     Ok(())
@@ -125,6 +127,31 @@ fn transport(identity: &Identity, sockets: std::sync::Arc<dyn Datagrams>) -> Out
     Ok((env, quic))
 }
 
+/// The attackers of one attack, each in a process of its own.
+struct Attackers(Vec<Process>);
+
+impl Attackers {
+    /// Starts them, ready to attack whoever is at this invitation.
+    fn start(asked: &AttackAsked, at: &str) -> Outcome<Self> {
+        let start = |&(kind, count): &(Kind, usize)| {
+            let attacker = Attacker { kind, count, seconds: asked.seconds, at: at.to_owned() };
+            let mut process = Process::start(options::ATTACKER, attacker.arguments())?;
+            process.heard()?;
+            Ok(process)
+        };
+        asked.acts.iter().map(start).collect::<Outcome<_>>().map(Self)
+    }
+
+    fn begin(&mut self) -> Outcome<()> {
+        self.0.iter_mut().try_for_each(|process| process.order(ATTACK))
+    }
+
+    /// Waits until all are through; what each has done.
+    fn end(mut self) -> Outcome<Vec<Value>> {
+        self.0.iter_mut().map(Process::heard).collect()
+    }
+}
+
 /// Runs it and prints what it came to.
 pub fn run(asked: &AttackAsked) -> Outcome<()> {
     let serving =
@@ -136,24 +163,27 @@ pub fn run(asked: &AttackAsked) -> Outcome<()> {
     peers.heard()?;
     peers.ask(&format!("visit {WARM} {HONEST}"))?;
     let visit = format!("visit {} {HONEST}", usize::try_from(asked.seconds).map_err(said)? * HONEST);
+    let mut under = |at: &str| {
+        let mut attackers = Attackers::start(asked, at)?;
+        attackers.begin()?;
+        let visited = peers.ask(&visit)?;
+        attackers.end()?;
+        Ok::<_, String>(visited)
+    };
 
-    let alone = peers.ask(&visit)?;
-    let attack = Attacker { kind: asked.kind, count: asked.count, seconds: asked.seconds, at: invitation };
-    let cost = cost(&mut server, &attack)?;
-    let mut attacker = Process::start(options::ATTACKER, attack.arguments())?;
-    attacker.heard()?;
-    attacker.order(ATTACK)?;
-    let under = peers.ask(&visit)?;
-    attacker.heard()?;
+    // Bound and never read: what comes is dropped once its buffer is full.
+    let silence = UdpSocket::bind(LOOPBACK).map_err(said)?;
+    let elsewhere = under(&format!("{}/nobody", silence.local_addr().map_err(said)?))?;
+    let before = server.ask(SAMPLE)?;
+    let cost = cost(&mut server, asked, &invitation)?;
+    let attacked = under(&invitation)?;
     let last = server.ask(SAMPLE)?;
-    print(asked, &alone, &under, &cost, &last);
-    let failed = under["failed"].as_u64().unwrap_or(u64::MAX);
-    let fine = failed == 0 && last["balanced"] == true && last["panics"] == 0;
-    if fine { Ok(()) } else { Err(format!("{failed} honest peers failed, or the accounts are off")) }
+    let alone = peers.ask(&visit)?;
+    Report { asked, alone, elsewhere, attacked, cost, before, last }.print()
 }
 
 /// What the attack alone costs.
-fn cost(server: &mut Process, attack: &Attacker) -> Outcome<Value> {
+fn cost(server: &mut Process, asked: &AttackAsked, invitation: &str) -> Outcome<Value> {
     let (runtime, clock) = (runtime()?, Clock::system());
     let idle = |server: &mut Process| {
         let before = server.ask(SAMPLE)?;
@@ -161,21 +191,22 @@ fn cost(server: &mut Process, attack: &Attacker) -> Outcome<Value> {
         let after = server.ask(SAMPLE)?;
         Ok::<_, String>((number(&after, "cpu_ms")? - number(&before, "cpu_ms")?) / SETTLE.as_secs_f64())
     };
-    let mut attacker = Process::start(options::ATTACKER, attack.arguments())?;
-    attacker.heard()?;
+    let mut attackers = Attackers::start(asked, invitation)?;
     runtime.block_on(clock.sleep(SETTLE));
     let alone_each_s = idle(server)?;
     let (before, began) = (server.ask(SAMPLE)?, clock.elapsed());
-    let done = attacker.ask(ATTACK)?;
+    attackers.begin()?;
+    let done = attackers.end()?;
     let (after, took) = (server.ask(SAMPLE)?, (clock.elapsed() - began).as_secs_f64());
-    let acts = number(&done, "acts")?.max(1.0);
+    let acts = done.iter().map(|done| number(done, "acts")).sum::<Outcome<f64>>()?.max(1.0);
     let cpu = number(&after, "cpu_ms")? - number(&before, "cpu_ms")? - alone_each_s * took;
     let each = |name: &str| Some((after[name].as_f64()? - before[name].as_f64()?) / acts);
     Ok(json!({
         "acts": acts,
         "seconds": took,
-        "attacker": done,
+        "attackers": done,
         "cpu_ms_per_act": cpu / acts,
+        "cores": cpu / 1e3 / took,
         "rss_kb_per_act": each("rss_kb"),
         "heap_kb_per_act": each("heap_kb"),
         "rss_kb": after["rss_kb"],
@@ -186,62 +217,4 @@ fn cost(server: &mut Process, attack: &Attacker) -> Outcome<Value> {
 
 fn number(of: &Value, name: &str) -> Outcome<f64> {
     of[name].as_f64().ok_or_else(|| format!("{of} has no {name}"))
-}
-
-fn print(asked: &AttackAsked, alone: &Value, under: &Value, cost: &Value, last: &Value) {
-    let p99 = |of: &Value| of["p99_ms"].as_f64();
-    let ratio = p99(under).zip(p99(alone)).map(|(under, alone)| under / alone);
-    let line = json!({
-        "bench": "attack",
-        "attack": asked.kind.name(),
-        "admit": asked.admit.name(),
-        "count": asked.count,
-        "seconds": asked.seconds,
-        "cost": cost,
-        "honest_alone": alone,
-        "honest_under": under,
-        "p99_ratio": ratio,
-        "rss_kb_at_end": last["rss_kb"],
-        "balanced": last["balanced"],
-    });
-    if asked.json {
-        return println!("{line}");
-    }
-    println!(
-        "{} x {} in {} s, handshakes admitted as `{}`",
-        asked.kind.name(),
-        asked.count,
-        asked.seconds,
-        asked.admit.name()
-    );
-    let shown = |of: &Value, name: &str, decimals: usize| {
-        of[name].as_f64().map_or_else(|| "-".to_owned(), |value| format!("{value:.decimals$}"))
-    };
-    println!(
-        "an act costs {} CPU ms, {} kB resident, {} kB of heap",
-        shown(cost, "cpu_ms_per_act", 4),
-        shown(cost, "rss_kb_per_act", 2),
-        shown(cost, "heap_kb_per_act", 2),
-    );
-    println!("attacker: {}", cost["attacker"]);
-    println!(
-        "accounts before it: {}\naccounts after it:  {}",
-        cost["accounts_before"], cost["accounts_after"]
-    );
-    println!(
-        "{:<22} {:>8} {:>8} {:>10} {:>10} {:>10}",
-        "honest peers", "all", "failed", "p50 ms", "p99 ms", "max ms"
-    );
-    for (name, of) in [("alone", alone), ("under attack", under)] {
-        println!(
-            "{name:<22} {:>8} {:>8} {:>10} {:>10} {:>10}",
-            shown(of, "connects", 0),
-            shown(of, "failed", 0),
-            shown(of, "p50_ms", 1),
-            shown(of, "p99_ms", 1),
-            shown(of, "max_ms", 1),
-        );
-        of["reasons"].as_array().into_iter().flatten().for_each(|why| println!("  failed: {why}"));
-    }
-    println!("p99 under attack over alone: {}", shown(&line, "p99_ratio", 2));
 }
