@@ -109,6 +109,10 @@ pub struct Overlay {
     /// Refuse peers that cannot prove an ML-DSA-65 key
     #[arg(long)]
     pub require_post_quantum: bool,
+    /// Ask the router for a port that leads here, by PCP or NAT-PMP: that of the default route, or
+    /// the one named
+    #[arg(long, value_name = "ROUTER", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
+    pub map_port: Option<String>,
 }
 
 /// What to do.
@@ -272,6 +276,7 @@ impl Cli {
             flags.push(("overlay.bootstrap", list(&overlay.bootstrap)));
             flags.push(("overlay.local", on(overlay.local)));
             flags.push(("overlay.require_post_quantum", on(overlay.require_post_quantum)));
+            flags.push(("overlay.map_port", overlay.map_port.clone().map(Raw::Word)));
         }
         if let Command::Id { name } = &self.command {
             flags.push(("overlay.name", name.clone().map(Raw::Word)));

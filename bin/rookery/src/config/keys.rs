@@ -247,6 +247,18 @@ pub static KEYS: &[Key] = &[
         put: |config, raw| assign(&mut config.overlay.require_post_quantum, raw),
         show: |config| literal(&config.overlay.require_post_quantum),
     },
+    Key {
+        path: "overlay.map_port",
+        flag: Some("map-port"),
+        about: &[
+            "Ask the router for a port that leads to this node, by PCP or NAT-PMP, and give it back at the end:",
+            "off, auto (the router of the default route) or the router's IPv4 address. The router learns that",
+            "this machine wants to be reached; others learn the port once they see this node at the same IP.",
+        ],
+        default: Default::Fixed,
+        put: |config, raw| assign(&mut config.overlay.map_port, raw),
+        show: |config| literal(&config.overlay.map_port),
+    },
 ];
 
 impl Key {

@@ -33,7 +33,7 @@ use crate::exit::Report;
 use crate::network::Network;
 use keys::{KEYS, Key};
 use layers::{Assignment, Origin, Surroundings};
-use value::{ListenAddress, LogFormat, PeerAddress, Raw};
+use value::{ListenAddress, LogFormat, MapPort, PeerAddress, Raw};
 
 /// When the node counts as ready to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,7 @@ pub struct OverlayConfig {
     pub local: bool,
     pub keys: Keys,
     pub require_post_quantum: bool,
+    pub map_port: MapPort,
 }
 
 /// Everything that can be configured, all layers applied. [`KEYS`] says what each field means.
@@ -108,6 +109,7 @@ impl Config {
                 local: false,
                 keys: Keys::Both,
                 require_post_quantum: false,
+                map_port: MapPort::Off,
             },
         }
     }

@@ -1,7 +1,7 @@
 //! The types of values: what they accept, and how they are written as TOML.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -378,6 +378,35 @@ pub const fn name_of(keys: Keys) -> &'static str {
     }
 }
 
+/// Which router is asked for a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapPort {
+    /// None.
+    Off,
+    /// That of the default route.
+    Auto,
+    /// The one at this address.
+    At(Ipv4Addr),
+}
+
+impl Setting for MapPort {
+    const EXPECTED: &'static str = "off, auto, or the IPv4 address of a router";
+    fn read(raw: &Raw) -> Option<Self> {
+        match raw.text()? {
+            "off" => Some(Self::Off),
+            "auto" => Some(Self::Auto),
+            text => text.parse().ok().map(Self::At),
+        }
+    }
+    fn literal(&self) -> String {
+        match self {
+            Self::Off => quoted("off"),
+            Self::Auto => quoted("auto"),
+            Self::At(router) => quoted(&router.to_string()),
+        }
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -443,6 +472,19 @@ mod tests {
         }
         for text in ["", "s", "12", "-1s", "1.5h", "99999999999999999999s", "18446744073709551615d"] {
             assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn routers_are_read_and_written_back() {
+        for (text, expected) in
+            [("off", MapPort::Off), ("auto", MapPort::Auto), ("10.0.0.1", MapPort::At([10, 0, 0, 1].into()))]
+        {
+            assert_eq!(MapPort::read(&Raw::Text(text.into())), Some(expected));
+            assert_eq!(expected.literal(), format!("\"{text}\""));
+        }
+        for text in ["", "on", "::1", "10.0.0.1:5351", "router.local"] {
+            assert_eq!(MapPort::read(&Raw::Word(text.into())), None, "{text}");
         }
     }
 

@@ -16,6 +16,7 @@ use rookery_transport::tls::{Identity, KeyError, Keys, Trust};
 
 use super::files::{Folder, FolderError};
 use super::handle::Handle;
+use super::mapping::{self, Gateway};
 use super::{Node, desk, reach};
 use crate::handshake::{ExtraKey, Introduction};
 use crate::network::Overlay;
@@ -73,6 +74,7 @@ pub struct Builder {
     process: Option<ByteBudget>,
     extra: Option<Arc<dyn ExtraKey>>,
     requests: Vec<(ServiceName, ServiceLimits, Arc<dyn Handler>)>,
+    gateway: Option<Box<dyn Gateway>>,
 }
 
 impl Builder {
@@ -98,6 +100,7 @@ impl Builder {
             process: None,
             extra: None,
             requests: Vec::new(),
+            gateway: None,
         }
     }
 
@@ -134,6 +137,14 @@ impl Builder {
     /// Tells others that this node can be reached here, beside where it listens and where several of them see it.
     pub fn advertise(mut self, addr: SocketAddr) -> Self {
         self.advertise.push(addr);
+        self
+    }
+
+    /// Asks this gateway for a port that leads here, for a node behind an address translator, and keeps it until the node
+    /// stops. Where the port leads from is told to others once several of them see the node at the same IP. `Router` asks by
+    /// PCP and NAT-PMP (feature `port-mapping`).
+    pub fn map_port(mut self, gateway: impl Gateway) -> Self {
+        self.gateway = Some(Box::new(gateway));
         self
     }
 
@@ -289,7 +300,8 @@ impl Builder {
         let config = EngineConfig { listen: self.listen, dial, limits: self.limits };
         let engine = Engine::start(&env, Arc::new(quic), Arc::new(overlay), &process, inbox, config).await?;
 
-        reach::start(&env, &engine, &discovery, self.advertise);
+        let mapped = mapping::start(&env, self.gateway, mapping::token(&secret), engine.listening());
+        reach::start(&env, &engine, &discovery, self.advertise, mapped);
         if let Some(folder) = folder {
             folder.keep(&env, discovery.clone(), last, owner);
         }

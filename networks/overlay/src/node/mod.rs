@@ -21,7 +21,10 @@ mod answer;
 mod builder;
 mod desk;
 mod files;
+#[cfg(feature = "port-mapping")]
+mod gateway;
 mod handle;
+mod mapping;
 mod reach;
 
 use rookery_base::{CloseCause, Generation};
@@ -34,7 +37,10 @@ use crate::services::messages::Received;
 pub use answer::{Question, Reply, answering};
 pub use builder::{Builder, StartError};
 pub use files::{Folder, FolderError};
+#[cfg(feature = "port-mapping")]
+pub use gateway::Router;
 pub use handle::{Handle, RequestFailed};
+pub use mapping::{Gateway, GatewayError, Mapping, Token, Wanted};
 
 pub use crate::services::gossip::{Delivery, Judgement, Validator};
 pub use crate::services::messages::{PostError, Receipt, Sent};

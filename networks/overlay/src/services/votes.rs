@@ -9,7 +9,7 @@
 //! we tell a wrong address of ourselves, which others dial in vain once: nothing is trusted for coming from there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rookery_base::id::canonical_addr;
 use rookery_base::{AddrGroup, Generation};
@@ -54,18 +54,27 @@ impl Votes {
 
     /// The addresses that are believed: at most one of each family.
     pub fn believed(&self) -> Vec<SocketAddr> {
-        let mut by_addr: BTreeMap<SocketAddr, BTreeSet<AddrGroup>> = BTreeMap::new();
-        for (group, seen) in self.votes.values() {
-            by_addr.entry(*seen).or_default().insert(*group);
-        }
-        [true, false].into_iter().filter_map(|v4| self.winner(&by_addr, v4)).collect()
+        let of_family = |v4| self.winner(|seen| (seen.is_ipv4() == v4).then_some(seen));
+        [true, false].into_iter().filter_map(of_family).collect()
     }
 
-    fn winner(&self, by_addr: &BTreeMap<SocketAddr, BTreeSet<AddrGroup>>, v4: bool) -> Option<SocketAddr> {
-        let family = || by_addr.iter().filter(|(addr, _)| addr.is_ipv4() == v4);
-        let (best, groups) = family().max_by_key(|(_, groups)| groups.len())?;
-        let alone = family().filter(|(_, others)| others.len() == groups.len()).count() == 1;
-        (groups.len() >= self.groups && alone).then_some(*best)
+    /// Whether this is the IP under which we are seen, whatever the port: enough for an address of which something else has
+    /// told the port, and so also behind a translator that gives each connection another one.
+    pub fn believed_ip(&self, ip: IpAddr) -> bool {
+        self.winner(|seen| (seen.is_ipv4() == ip.is_ipv4()).then_some(seen.ip())) == Some(ip)
+    }
+
+    /// What enough groups say, and no other thing is said by as many.
+    fn winner<T: Ord>(&self, said: impl Fn(SocketAddr) -> Option<T>) -> Option<T> {
+        let mut groups: BTreeMap<T, BTreeSet<AddrGroup>> = BTreeMap::new();
+        for (group, seen) in self.votes.values() {
+            if let Some(what) = said(*seen) {
+                groups.entry(what).or_default().insert(*group);
+            }
+        }
+        let most = groups.values().map(BTreeSet::len).max().filter(|most| *most >= self.groups)?;
+        let mut best = groups.into_iter().filter(|(_, by)| by.len() == most).map(|(what, _)| what);
+        best.next().filter(|_| best.next().is_none())
     }
 }
 
@@ -111,6 +120,21 @@ mod tests {
             translated.vote(Generation(u64::from(n)), from(n as u8, 1), seen);
         }
         assert_eq!(translated.believed(), []);
+        assert!(translated.believed_ip([8, 8, 8, 8].into()), "but all agree on the host");
+        assert!(!translated.believed_ip([8, 8, 8, 9].into()));
+    }
+
+    #[test]
+    fn an_ip_needs_as_many_groups_as_an_address() {
+        let mut votes = Votes::default();
+        for n in 0..50 {
+            votes.vote(Generation(n), from(n as u8 % 2, n as u8), ours(1));
+        }
+        assert!(!votes.believed_ip(ours(1).ip()), "two groups, however many voters");
+        (50..53).for_each(|n| votes.vote(Generation(n), from(n as u8, 1), ours(1)));
+        assert!(votes.believed_ip(ours(1).ip()));
+        (53..58).for_each(|n| votes.vote(Generation(n), from(n as u8, 1), ours(2)));
+        assert!(!votes.believed_ip(ours(1).ip()), "a tie gives nothing");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rookery_engine::{Limits, StartError as EngineError};
+#[cfg(feature = "port-mapping")]
+use rookery_overlay::node::Router;
 use rookery_overlay::node::StartError;
 use rookery_overlay::services::gossip::{Delivery, Judgement};
 use rookery_overlay::wire::Topic;
@@ -17,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::views::{self, Sessions};
 use crate::config::Config;
-use crate::config::value::name_of;
+use crate::config::value::{MapPort, name_of};
 use crate::exit::{Exit, Report};
 use crate::node::view::{
     BanRow, ChainView, Identity, NodeStatus, NodeWhy, OverlayGlance, PeerRow, PeerWhy, Progress,
@@ -163,6 +165,7 @@ pub(in crate::plug) async fn start(env: &Env, config: &Config) -> Result<Plug, R
     }
     builder = named.into_iter().fold(builder, Builder::peer);
     builder = config.listen_addresses().into_iter().fold(builder, Builder::listen);
+    builder = with_port(builder, overlay.map_port)?;
     let started = builder.start_in(env, Arc::new(Udp::LARGE)).await.map_err(|error| start_report(&error))?;
     tracing::info!(target: "rookery", "this node is {} in the overlay {}", started.1.id(), overlay.name);
     for at in started.1.listening() {
@@ -175,6 +178,28 @@ pub(in crate::plug) async fn start(env: &Env, config: &Config) -> Result<Plug, R
         ..OverlayGlance::default()
     };
     Ok(Plug::new(env, started, limits, glance))
+}
+
+/// Asks a router for a port, where the configuration wants it.
+#[cfg(feature = "port-mapping")]
+fn with_port(builder: Builder, map_port: MapPort) -> Result<Builder, Report> {
+    Ok(match map_port {
+        MapPort::Off => builder,
+        MapPort::Auto => builder.map_port(Router::of_default_route()),
+        MapPort::At(router) => builder.map_port(Router::at(router)),
+    })
+}
+
+/// This program was built without.
+#[cfg(not(feature = "port-mapping"))]
+fn with_port(builder: Builder, map_port: MapPort) -> Result<Builder, Report> {
+    match map_port {
+        MapPort::Off => Ok(builder),
+        MapPort::Auto | MapPort::At(_) => {
+            let what = "this program was built without the feature port-mapping";
+            Err(Report::usage(what).hint("leave --map-port out and forward the port in the router by hand"))
+        }
+    }
 }
 
 fn start_report(error: &StartError) -> Report {
