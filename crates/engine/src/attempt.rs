@@ -116,6 +116,13 @@ pub(crate) async fn run<T>(
     env: Env,
     attempt: Attempt<T>,
 ) -> Result<CloseCause, CloseCause> {
+    // Boxed, so that what a handshake needs is given back before the session, which may last for weeks.
+    let session = routine::run(Box::pin(shake(shared, env, attempt)).await?);
+    Ok(session.await)
+}
+
+/// Shakes hands and registers.
+async fn shake<T>(shared: &Arc<Shared>, env: Env, attempt: Attempt<T>) -> Result<Start, CloseCause> {
     let Attempt { arrival, direction, reserved, registered, while_shaking, .. } = attempt;
     let Attempt { connect, hello, passage, who, stopper, .. } = attempt;
     let (remote, unix) = (arrival.remote(), env.clock.unix());
@@ -144,7 +151,7 @@ pub(crate) async fn run<T>(
         // Whoever asked may have gone; the session stays, as any session does.
         let _ = registered.send(Dialled { generation, peer, addr: remote });
     }
-    Ok(routine::run(start).await)
+    Ok(start)
 }
 
 /// Counts an attempt that came as far as a connection exactly once, by how it ended: with a session, or why not,

@@ -19,8 +19,10 @@ use crate::kinds::{Guard, Verdict};
 use crate::requests::RequestTable;
 use crate::{Deframe, Head, Network};
 
-/// Read at a time when no large body is under way: several small messages, little memory per idle peer.
+/// Read at a time when no large body is under way: several small messages.
 const CHUNK: usize = 2048;
+/// Read at a time while there is no more: what an idle peer costs. One message of nearly all kinds.
+const SIP: usize = 512;
 /// First piece of memory for a large body, doubled as its bytes arrive.
 const BODY_CHUNK: usize = 64 * 1024;
 /// Time for one message once its head has come: 8 MB at the slowest line worth keeping (1 Mbit/s) take 64 s.
@@ -71,13 +73,24 @@ pub(crate) struct FrameReader {
     since: Option<Instant>,
     /// Bytes of the current body that have come.
     arrived: usize,
+    /// Bytes to read next: a sip, and a chunk after a sip that was full.
+    room: usize,
     /// Bytes that were read, ever.
     pub total: u64,
 }
 
 impl FrameReader {
     pub fn new(read: ReadHalf, link: Box<dyn Deframe>, read_ahead: BytesMut) -> Self {
-        Self { read, link, buffer: read_ahead, stage: Stage::Head, since: None, arrived: 0, total: 0 }
+        Self {
+            read,
+            link,
+            buffer: read_ahead,
+            stage: Stage::Head,
+            since: None,
+            arrived: 0,
+            room: SIP,
+            total: 0,
+        }
     }
 
     /// Leaves time in which we did not read out of the deadline of the message under way.
@@ -95,8 +108,10 @@ impl FrameReader {
                             self.since = Some(gate.clock.now());
                         }
                         let (deadline, inside) = (deadline(self.since, self.arrived), self.since.is_some());
-                        let filling = fill(&mut self.read, &mut self.buffer, CHUNK, inside);
-                        self.total += in_time(gate.clock, deadline, filling).await?;
+                        let filling = fill(&mut self.read, &mut self.buffer, self.room, inside);
+                        let came = in_time(gate.clock, deadline, filling).await?;
+                        self.room = if came < SIP as u64 { SIP } else { CHUNK };
+                        self.total += came;
                         continue;
                     };
                     if let Some((until, name)) = self.judge(head, gate)? {

@@ -77,7 +77,17 @@ enum Event {
 }
 
 /// Runs a session to its end and says why it ended. The slot comes back with the cause and the ledger.
-pub(crate) async fn run(start: Start) -> CloseCause {
+pub(crate) fn run(start: Start) -> impl Future<Output = CloseCause> {
+    // Made before there is a future, which would keep room for all that it was made of as long as the session lasts.
+    let mut routine = begin(start);
+    async move {
+        let cause = routine.serve().await;
+        routine.end(cause)
+    }
+}
+
+/// Makes a routine, and starts what runs beside it.
+fn begin(start: Start) -> Routine {
     let Start { env, network, table, established, admitted, budget, handle, mail, mut slot } = start;
     // What is told of a routine that ends without saying anything: it can only have panicked.
     slot.cause = CloseCause::Panic;
@@ -116,7 +126,7 @@ pub(crate) async fn run(start: Start) -> CloseCause {
         .enumerate()
         .map(|(index, service)| admitted[index].then(|| service.pipe(&facts, handle.for_service(index))));
     let pipes = pipes.collect();
-    let mut routine = Routine {
+    Routine {
         reader: FrameReader::new(read, link.reader, read_ahead),
         guard: Guard::new(table.clone(), facts.caps, admitted),
         env,
@@ -130,11 +140,8 @@ pub(crate) async fn run(start: Start) -> CloseCause {
         parks: Parks::default(),
         commands: 0,
         slot,
-    };
-    // A reactor that keeps the handle must not keep the mailbox open past the session.
-    drop(handle);
-    let cause = routine.serve().await;
-    routine.end(cause)
+    }
+    // The handle ends here: kept, it would keep the mailbox open past the session.
 }
 
 impl Routine {
