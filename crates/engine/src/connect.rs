@@ -2,7 +2,7 @@
 //!
 //! An application names every address that it knows of one peer. They are tried as RFC 8305 says: the families take turns,
 //! IPv6 first; the next one begins when the one before has failed or after a quarter of a second; the first connection that comes
-//! about wins, and the others are dropped. An address is tried again while what went wrong may pass ([`tries`](crate::tries)). IPv4-mapped addresses are their IPv4 addresses, so they are not tried twice. What the
+//! about wins, and the others are dropped. An address is tried again while what went wrong may pass (`tries`). IPv4-mapped addresses are their IPv4 addresses, so they are not tried twice. What the
 //! application gets is a registered session, or for each address why there is none. When another connection of the same
 //! two peers stays instead, it gets that one's session.
 

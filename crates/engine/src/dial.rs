@@ -3,7 +3,7 @@
 //! Peers that the operator named are redialled with a backoff that resets only after a healthy minute. The other
 //! outbound slots are filled from the book, one address group at a time. An attempt holds a ticket from the dial to
 //! the end of its session, so that the dialer always knows what is out and learns each end exactly once. Addresses of
-//! peers that are connected already, by whichever side's dial, are left alone ([`whose`](crate::whose)).
+//! peers that are connected already, by whichever side's dial, are left alone (`whose`).
 //!
 //! | file | what it holds |
 //! |---|---|
