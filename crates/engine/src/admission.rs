@@ -17,8 +17,8 @@
 //!
 //! The attacks. Forged addresses get Retries and never come back. One host or prefix meets its own limits, and a stranger
 //! who forges a host's address cannot keep that host out, because the proven go first. Slow handshakes that never finish
-//! lose their places to whoever comes next, the most crowded prefix first, and their hosts then wait for free places. A place lasts as long as it takes the others to be
-//! taken; what remains is an attacker with more real prefixes than there are places, who begins so many handshakes a second
+//! lose their places to whoever comes next, the most crowded prefix first, and their hosts then wait for free places. A
+//! place lasts as long as it takes the others to be taken; what remains is an attacker with more real prefixes than there are places, who begins so many handshakes a second
 //! that this is less than the grace: he pays for each of them what we do, and meets the limit of computing time.
 //!
 //! A connection of a transport without Retry is proven: its kernel has shaken hands with it.
@@ -67,15 +67,15 @@ pub struct HandshakeLimits {
 impl HandshakeLimits {
     /// For a public node. total: at the 1,666 handshakes a second that computing time allows for good, each has a place for
     /// three tenths of a second whoever else comes; longer than the grace, so that whoever has proven its address and is
-    /// quick is never kept out by who is slow. At 2,560 a second, which a burst allows for two seconds, it is the grace. per_ip: two users
-    /// behind one address translation, twice. per_prefix: an eighth, so that no customer network holds them all. bytes_each: 77 kB measured for
-    /// a half-open handshake over QUIC with ML-DSA-65. bytes: what `total` needs, and a third more, so that the
-    /// count binds first. cpu_each: 0.3 ms measured with ML-DSA-65. cpu_burst: two seconds are 6,000 handshakes, six storms
+    /// quick is never kept out by who is slow. At 2,560 a second, which a burst allows for two seconds, it is the grace.
+    /// per_ip: two users behind one address translation, twice. per_prefix: an eighth, so that no customer network holds
+    /// them all. bytes_each: 77 kB measured for a half-open handshake over QUIC with ML-DSA-65. bytes: what `total` needs,
+    /// and a third more, so that the count binds first. cpu_each: 0.3 ms measured with ML-DSA-65. cpu_burst: two seconds are 6,000 handshakes, six storms
     /// of a thousand. cpu_share: half a core, so that shaking hands never starves serving. prefix_part: no customer network
     /// costs more than a quarter. low_water: a quarter; honest bursts stay under it, and forged addresses never hold more.
-    /// grace: three round trips of 66 ms; it counts only while all places are taken. bench:
-    /// so that whoever comes again at once is heard once a minute: a hundred thousand hosts of such are the 1,666 a second. connect: a first flight that is lost is sent again after
-    /// 1, 3 and 7 s; each of them is still in time.
+    /// grace: three round trips of 66 ms; it counts only while all places are taken. bench: so that whoever comes again at
+    /// once is heard once a minute: a hundred thousand hosts of such are the 1,666 a second. connect: a first flight that is
+    /// lost is sent again after 1, 3 and 7 s; each of them is still in time.
     pub const PUBLIC: Self = Self {
         total: 512,
         per_ip: 4,
