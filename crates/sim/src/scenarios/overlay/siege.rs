@@ -20,7 +20,6 @@
 //! below the limits at every step, and so do the invariants of every overlay world.
 
 use std::net::SocketAddr;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ use rookery_base::PeerId;
 use rookery_engine::{Accounts, HandshakeLimits};
 
 use super::flood::{arrive, forge, limit_handshakes};
-use super::overlay_world::{GHOST_WITHIN, OverlayWorld, PORT, Seated, percentile};
+use super::overlay_world::{OverlayWorld, PORT, Seated, percentile};
 use super::rogue::Rogue;
 use super::thief;
 use crate::chainworld::host;
@@ -83,32 +82,16 @@ const ONE_A_SECOND: Link = Link::new(Duration::from_millis(20)).with_bandwidth(1
 /// A stranger has to prove its address, which is one round trip more than the three of peace.
 const SLOWER_AT_MOST: u32 = 2;
 
-/// What is replayed: what one honest node has said, and from where.
-struct Replay {
-    from: [SocketAddr; 2],
-    said: Vec<Bytes>,
-}
-
-/// Has an honest node shake hands through a forwarder, who keeps what it says.
-async fn record(ow: &OverlayWorld, server: &Seated) -> Result<Replay, String> {
-    let (front, back, recorded) = thief::forward(ow, server.addr())?;
-    let victim = ow.start(RECORDED, |builder| builder).await?;
-    if victim.connect(front).await? != server.id() {
-        return Err("a forwarder passed for the server".into());
-    }
-    victim.talk(server.id()).await?;
-    drop(victim);
-    ow.stop(RECORDED).await?;
-    let gone = || ow.sessions(SERVER).is_empty();
-    ow.world.until("the recorded session ends", GHOST_WITHIN, gone).await?;
-    let said = std::mem::take(&mut *recorded.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Replay { from: [back, (host(FORGER), PORT).into()], said })
-}
-
-/// Says it again until the siege is over, from where it was said and from elsewhere.
-async fn replay(ow: &OverlayWorld, server: &Seated, replay: &Replay, lasts: Duration) -> Result<(), String> {
+/// Says again what an honest node has said, until the siege is over, from where it was said and from elsewhere.
+async fn replay(
+    ow: &OverlayWorld,
+    server: &Seated,
+    (back, said): (SocketAddr, Vec<Bytes>),
+    lasts: Duration,
+) -> Result<(), String> {
     let (clock, began) = (ow.world.clock(), ow.world.clock().now());
-    let all = replay.from.iter().flat_map(|from| replay.said.iter().map(move |said| (*from, said.clone())));
+    let from = [back, (host(FORGER), PORT).into()];
+    let all = from.iter().flat_map(|from| said.iter().map(move |said| (*from, said.clone())));
     for (from, said) in all.cycle() {
         if clock.now().saturating_duration_since(began) >= lasts {
             break;
@@ -176,7 +159,7 @@ pub fn siege(seed: u64, plan: Siege) -> Result<Report, Box<Failure>> {
         ow.world.fabric().set_default_link(link);
         let server = ow.start(SERVER, |builder| builder).await?;
         limit_handshakes(&ow, &server, HandshakeLimits::PUBLIC);
-        let said = record(&ow, &server).await?;
+        let said = thief::record(&ow, &server, SERVER, RECORDED).await?;
         let arriving = plan.lasts.saturating_sub(2 * UNDER_WAY);
         let calm = arrive(&ow, &server, 1..1 + plan.honest, arriving).await?;
         let heard_before = server.heard.load(Relaxed);
@@ -189,7 +172,7 @@ pub fn siege(seed: u64, plan: Siege) -> Result<Report, Box<Failure>> {
         };
         let ((), (), (), attacked) = futures_util::try_join!(
             forge(&ow, server.addr(), &flights, plan.forged, plan.lasts),
-            replay(&ow, &server, &said, plan.lasts),
+            replay(&ow, &server, said, plan.lasts),
             be_relayed(&ow, &relay),
             newcomers,
         )?;

@@ -34,7 +34,7 @@ const FORGOTTEN_WITHIN: Duration = Duration::from_secs(2);
 /// A replayed handshake is over by its deadlines: QUIC's and the hello's.
 const OVER_WITHIN: Duration = Duration::from_secs(30);
 
-pub(super) type Recorded = Arc<Mutex<Vec<Bytes>>>;
+type Recorded = Arc<Mutex<Vec<Bytes>>>;
 
 fn send(socket: &SimUdp, to: SocketAddr, bytes: &[u8]) {
     let transmit = Transmit { destination: to, ecn: None, contents: bytes, segment_size: None, src_ip: None };
@@ -43,10 +43,7 @@ fn send(socket: &SimUdp, to: SocketAddr, bytes: &[u8]) {
 }
 
 /// Forwards datagrams between whoever sends to its front and the server, and keeps what goes to the server.
-pub(super) fn forward(
-    ow: &OverlayWorld,
-    server: SocketAddr,
-) -> Result<(SocketAddr, SocketAddr, Recorded), String> {
+fn forward(ow: &OverlayWorld, server: SocketAddr) -> Result<(SocketAddr, SocketAddr, Recorded), String> {
     let node = ow.world.node(host(FORWARDER));
     let bind = |port| {
         let socket = ow.world.fabric().datagrams(node.ip).socket(node.at(port));
@@ -106,6 +103,29 @@ fn live(server: &Seated) -> u64 {
     server.handle.engine().accounts().live
 }
 
+/// Has a victim shake hands with the server through a forwarder, and leave: from where the forwarder has spoken, and what it
+/// has heard. Forwarded datagrams are a longer line: the session is with the server itself, and nobody on the way can use it.
+pub(super) async fn record(
+    ow: &OverlayWorld,
+    server: &Seated,
+    server_seat: u32,
+    victim_seat: u32,
+) -> Result<(SocketAddr, Vec<Bytes>), String> {
+    let (front, back, recorded) = forward(ow, server.addr())?;
+    let victim = ow.start(victim_seat, |builder| builder).await?;
+    let reached = victim.connect(front).await?;
+    if reached != server.id() {
+        return Err(format!("reached {reached} through a forwarder, {} expected", server.id()));
+    }
+    victim.talk(server.id()).await?;
+    ow.one_session(server_seat, victim_seat)?;
+    drop(victim);
+    ow.stop(victim_seat).await?;
+    ow.world.until("the session ends", GHOST_WITHIN, || live(server) == 0).await?;
+    let said = std::mem::take(&mut *recorded.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok((back, said))
+}
+
 async fn replay(
     ow: &OverlayWorld,
     server: &Seated,
@@ -139,22 +159,9 @@ fn run(seed: u64) -> Result<Report, Box<Failure>> {
         ow.world.fabric().set_default_link(link);
         let server = ow.start(SERVER, |builder| builder).await?;
 
-        // Forwarded datagrams are a longer line: the session is with the server itself, and nobody on the way can use it.
-        let (front, back, recorded) = forward(&ow, server.addr())?;
-        let victim = ow.start(VICTIM, |builder| builder).await?;
-        let reached = victim.connect(front).await?;
-        if reached != server.id() {
-            return Err(format!("reached {reached} through a forwarder, {} expected", server.id()));
-        }
-        victim.talk(server.id()).await?;
-        ow.one_session(SERVER, VICTIM)?;
-        drop(victim);
-        ow.stop(VICTIM).await?;
-        ow.world.until("the session ends", GHOST_WITHIN, || live(&server) == 0).await?;
-
+        let (back, recorded) = record(&ow, &server, SERVER, VICTIM).await?;
         // Until QUIC has forgotten the connection, what is sent again goes to it and not to the door.
         ow.world.pass(FORGOTTEN_WITHIN).await;
-        let recorded = std::mem::take(&mut *recorded.lock().unwrap_or_else(PoisonError::into_inner));
         replay(&ow, &server, back, &recorded).await?;
 
         // In the middle with a key of one's own, one is oneself to both: a hello names the keys of its sender, and what is
