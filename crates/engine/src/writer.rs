@@ -45,9 +45,10 @@ pub(crate) async fn run(
     closer: Closer,
 ) {
     let _blame = Blame(closer.clone());
-    let mut buffer = BytesMut::new();
     let mut flush_until = None;
     while let Some(first) = queue.next().await {
+        // Anew for each gathering: what has been said must not keep its memory on a peer that is quiet from then on.
+        let mut buffer = BytesMut::new();
         let mut next = Some(first);
         while let Some((kind, body)) = next {
             let before = buffer.len();
@@ -66,10 +67,6 @@ pub(crate) async fn run(
             }
             closer.close(cause);
             return;
-        }
-        // A large answer must not keep its memory on a peer that is quiet from then on.
-        if buffer.capacity() > 2 * GATHER {
-            buffer = BytesMut::new();
         }
     }
     // The other side may be gone already; there is nobody left to tell.
