@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rookery_base::{CloseCause, Direction, Refusal};
 use rookery_observe::metrics::Why;
 use rookery_runtime::ticket::tickets;
@@ -105,12 +106,13 @@ impl Acceptor {
                     ..Attempt::new(arrival, Direction::Inbound, &env.scope, ticket)
                 };
                 self.stoppers.insert(id, attempt.stopper.clone());
-                let shared = Arc::clone(&self.shared);
-                env.scope.clone().spawn_to_end("peer", OnPanic::EndScope, async move {
-                    if let Err(cause) = attempt::run(&shared, env, attempt).await {
+                let scope = env.scope.clone();
+                let session = attempt::run(&self.shared, env, attempt).map(move |ended| {
+                    if let Err(cause) = ended {
                         tracing::debug!(%remote, %cause, "no session");
                     }
                 });
+                scope.spawn_to_end("peer", OnPanic::EndScope, session);
             }
             Verdict::Refuse(why) => passage.end(&self.turn_away(arrival, remote, why)),
             Verdict::Retry => {

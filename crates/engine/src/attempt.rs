@@ -111,18 +111,23 @@ impl<T> Attempt<T> {
 
 /// Shakes hands, registers, and runs the session to its end. An error is why there was no session, the other cause is why
 /// it ended.
-pub(crate) async fn run<T>(
+pub(crate) fn run<T>(
     shared: &Arc<Shared>,
     env: Env,
     attempt: Attempt<T>,
-) -> Result<CloseCause, CloseCause> {
-    // Boxed, so that what a handshake needs is given back before the session, which may last for weeks.
-    let session = routine::run(Box::pin(shake(shared, env, attempt)).await?);
-    Ok(session.await)
+) -> impl Future<Output = Result<CloseCause, CloseCause>> + use<T> {
+    // Boxed, and before there is a future: so what a handshake needs is given back before the session, which may last for
+    // weeks.
+    let shaking = Box::pin(shake(Arc::clone(shared), env, attempt));
+    async move {
+        let session = routine::run(shaking.await?);
+        Ok(session.await)
+    }
 }
 
 /// Shakes hands and registers.
-async fn shake<T>(shared: &Arc<Shared>, env: Env, attempt: Attempt<T>) -> Result<Start, CloseCause> {
+async fn shake<T>(shared: Arc<Shared>, env: Env, attempt: Attempt<T>) -> Result<Start, CloseCause> {
+    let shared = &shared;
     let Attempt { arrival, direction, reserved, registered, while_shaking, .. } = attempt;
     let Attempt { connect, hello, passage, who, stopper, .. } = attempt;
     let (remote, unix) = (arrival.remote(), env.clock.unix());

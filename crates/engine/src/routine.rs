@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
+use futures_util::FutureExt as _;
 use rookery_base::{ByteBudget, CloseCause, Fault, Frame, PeerFaultKind};
 use rookery_observe::metrics::{KindLabel, Message};
 use rookery_runtime::{Clock, Env, Instant, OnPanic, Ticket};
@@ -112,10 +113,8 @@ fn begin(start: Start) -> Routine {
         Arc::clone(&handle.stats),
         closer.clone(),
     );
-    env.scope.spawn_to_end("writer", OnPanic::EndScope, async move {
-        let _hangup = hangup;
-        writing.await;
-    });
+    // Mapped, where a block that awaits would have room for the writer twice.
+    env.scope.spawn_to_end("writer", OnPanic::EndScope, writing.map(move |()| drop(hangup)));
     if let Some(mux) = mux {
         let peer = StreamPeer { facts: facts.clone(), handle: handle.clone(), env: env.clone() };
         env.scope.spawn("streams", OnPanic::EndScope, streams::run(mux, network.streams(), peer));

@@ -125,11 +125,13 @@ impl Scope {
         future: impl Future<Output = ()> + Send + 'static,
     ) {
         let token = self.token.clone();
+        // Boxed here already: the select would have room for it twice, as what it was given and as what it polls.
+        let mut future = Box::pin(future);
         self.spawn_to_end(name, on_panic, async move {
             tokio::select! {
                 biased;
                 () = token.cancelled() => {}
-                () = future => {}
+                () = &mut future => {}
             }
         });
     }
