@@ -16,7 +16,7 @@ use std::sync::Arc;
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::receiver::{Receiver, drained};
+use super::receiver::{Receiver, helped};
 use super::ring::RingLimits;
 
 /// Asked for: the first datagrams of a thousand arrivals with post-quantum hellos (two full ones each, which the kernel counts
@@ -101,7 +101,7 @@ impl Datagrams for Udp {
         socket.bind(&at.into())?;
         let threaded = self.reader == Reader::Thread || (self.reader == Reader::ThreadIfSmall && small);
         if threaded {
-            let (socket, receiver) = drained(socket.into(), RingLimits::DEFAULT)?;
+            let (socket, receiver) = helped(socket.into(), RingLimits::DEFAULT)?;
             Ok(Bound { socket, receive_buffer, receiver: Some(receiver) })
         } else {
             let socket = TokioRuntime.wrap_udp_socket(socket.into())?;
