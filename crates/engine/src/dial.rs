@@ -24,7 +24,7 @@ use rookery_observe::metrics::Outcome;
 use rookery_runtime::ticket::tickets;
 use rookery_runtime::{
     Backoff, BackoffConfig, BoxFuture, Env, FairMailbox, Instant, Lane, LaneLimits, LaneOpener, OnPanic,
-    Push, Returns, TicketOffice,
+    Push, Returns, TicketOffice, TokenBucket,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -39,6 +39,9 @@ use outing::{DialEnd, Outing};
 
 /// How often empty outbound slots are looked at; hsd's refill.
 const REFILL: Duration = Duration::from_secs(3);
+/// Times that new addresses have empty slots filled at once, and again for each [`REFILL`]: who starts finds its peers as fast
+/// as they are named, and who is told of new ones without end dials at most twice as often as by itself.
+const EARLY: u32 = 8;
 /// How often name seeds are asked while there is nobody to dial; hsd's.
 const SEED_PAUSE: Duration = Duration::from_secs(120);
 /// How often a changed book is saved; hsd's.
@@ -226,6 +229,8 @@ pub(crate) struct Dialer {
     asked_names: Option<Instant>,
     next_save: Instant,
     next_refill: Instant,
+    /// Refills before their time.
+    early: TokenBucket,
     /// The book has changed and its last save failed.
     unsaved: bool,
 }
@@ -266,6 +271,7 @@ impl Dialer {
             asked_names: None,
             next_save: now + SAVE,
             next_refill: now,
+            early: TokenBucket::new(1.0 / REFILL.as_secs_f64(), EARLY, now),
             unsaved: false,
         };
         for addr in own.into_iter().filter(|addr| !addr.ip().is_unspecified()) {
@@ -399,7 +405,11 @@ impl Dialer {
         let unix = self.shared.env.clock.unix();
         match mail {
             AddressMail::Heard(records, source) => {
-                self.book.intake(&records, source, unix, &mut self.rng);
+                let now = self.shared.env.clock.now();
+                let news = self.book.intake(&records, source, unix, &mut self.rng).added > 0;
+                if news && self.strangers() < self.outbound && self.early.take(now).is_ok() {
+                    self.next_refill = now;
+                }
             }
             AddressMail::Asked(peer) => {
                 let sample = self.book.sample(SAMPLE, unix, &mut self.rng);

@@ -1,6 +1,7 @@
 //! Which address to try next, and which to tell a peer that asks.
 
 use rand::RngExt;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::entry::{Entry, Key, Node};
@@ -9,6 +10,9 @@ use super::{Book, buckets::Table};
 
 /// Candidates drawn for one pick. When all of them are excluded the caller comes back later: it has what it can use.
 const TRIES: usize = 10;
+/// A book of this many entries at most is looked through when all draws were in vain: with five addresses, four of them
+/// connected, every third pick would miss the other. Looking through as many costs no more than a dial's first packet.
+pub(super) const SMALL: usize = 64;
 /// In the first three tenths of the tries, those just tried are passed over; in the first five, unusual ports. One try
 /// less in each case, so that a book of few addresses is not passed over as a whole.
 const PASS_RECENT_TENTHS: usize = 3;
@@ -39,7 +43,23 @@ impl Book {
                 return Some(entry);
             }
         }
-        None
+        if self.len() > SMALL { None } else { self.remaining(now, rng, exclude) }
+    }
+
+    /// Any entry that is not excluded, in any order, by its chance: one that was never tried for certain.
+    fn remaining(
+        &self,
+        now: u64,
+        rng: &mut ChaCha8Rng,
+        exclude: &mut dyn FnMut(&Entry) -> bool,
+    ) -> Option<Entry> {
+        let mut all: Vec<(Key, &Node)> = self.nodes.iter().collect();
+        all.shuffle(rng);
+        let mut drawn = all.into_iter().filter(|(_, node)| rng.random::<f64>() < node.chance(now));
+        drawn.find_map(|(key, node)| {
+            let entry = node.view(key);
+            (self.refuses(entry.addr, entry.services).is_none() && !exclude(&entry)).then_some(entry)
+        })
     }
 
     /// Any entry, by its chance. Ends: after some forty candidates even the smallest chance has grown past 1.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::book::Key;
+use crate::book::choose::SMALL;
 
 const DAY: u64 = 24 * 3600;
 
@@ -122,6 +123,23 @@ fn the_callers_word_is_final_and_tries_are_few() {
     for _ in 0..200 {
         assert!(book.pick(NOW, &mut rng, &mut |entry| even(entry)).is_none_or(|entry| !even(&entry)));
     }
+}
+
+#[test]
+fn in_a_small_book_the_one_address_of_use_is_always_found_and_one_that_fails_is_not_tried_every_time() {
+    let (mut book, mut rng) = (book(1), rng(1));
+    for n in 0..SMALL as u16 {
+        book.intake(&[record(in_group(n, 1))], source(n), NOW, &mut rng);
+    }
+    let wanted = in_group(7, 1);
+    for _ in 0..200 {
+        let picked = book.pick(NOW, &mut rng, &mut |entry| entry.addr != wanted);
+        assert_eq!(picked.map(|entry| entry.addr), Some(wanted));
+    }
+    (0..5).for_each(|n| assert!(book.attempted(wanted, NOW - 3600 + n)));
+    let tried = (0..200).filter(|_| book.pick(NOW, &mut rng, &mut |entry| entry.addr != wanted).is_some());
+    let tried = tried.count();
+    assert!((1..150).contains(&tried), "{tried} of 200");
 }
 
 #[test]
