@@ -2,7 +2,7 @@
 //!
 //! With `ROOKERY_HEAVY=1` they are as large as their claims.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rookery_sim::scenarios::overlay::{
     Bootstrap, Long, Siege, Storm, bootstrap, crossing, long, siege, storm,
@@ -35,6 +35,20 @@ fn pairs_that_dial_each_other_keep_one_session_each() {
 fn everybody_is_found_from_three_and_reached_within_ten_seconds() {
     let few = Bootstrap { nodes: 200, ..Bootstrap::SMALL };
     timed(|| bootstrap(1, if heavy() { Bootstrap::THOUSAND } else { few }));
+}
+
+#[test]
+fn a_few_that_start_together_find_each_other_as_soon_as_they_are_named() {
+    // Each asks the three at once, when they know nobody yet, and again after two seconds.
+    let few = Bootstrap {
+        nodes: 3,
+        starts_within: Duration::from_millis(100),
+        peers: 5,
+        found_within: Duration::from_millis(2900),
+    };
+    for seed in 1..=10 {
+        bootstrap(seed, few).unwrap_or_else(|failure| panic!("{failure}"));
+    }
 }
 
 #[test]
