@@ -2,7 +2,7 @@
 //!
 //! A kernel that gives a small receive buffer holds fewer than a hundred full datagrams (each counts with its bookkeeping), and a
 //! runtime whose threads are all in handshakes comes back to the socket after milliseconds: in a storm the rest is lost. So a
-//! thread looks after the socket: what has waited there for longer than [`PATIENCE`] it moves into a bounded [`Ring`] in our
+//! thread looks after the socket: what has waited there for longer than its [`patience`] it moves into a bounded [`Ring`] in our
 //! memory.
 //!
 //! ```text
@@ -36,10 +36,17 @@ use super::ring::{Received, Ring, RingLimits};
 
 /// Bytes of each buffer of a read: the largest datagram, which is also the most that the kernel joins.
 const LARGEST: usize = 64 << 10;
-/// How long the node's runtime has for what arrives: in it a line of 1 Gbit/s brings 25 full datagrams, of which the smallest
-/// buffer that a kernel gives by default holds more than three times as many. The thread looks 4,000 times a second at most,
-/// which is 2 % of a core.
-const PATIENCE: Duration = Duration::from_micros(250);
+/// What a line of 1 Gbit/s brings in a millisecond, as the kernel counts it: 100 full datagrams with their bookkeeping.
+const LINE: usize = 100 * 2304;
+/// The longest that the node's runtime has for what arrives, however much the socket holds: a thread that looks 200 times a second
+/// costs nothing, and one that looks less often helps late.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// How long the node's runtime has for what arrives: until a line of 1 Gbit/s has filled half of the socket's buffer. With the smallest
+/// buffer that a kernel gives by default this is half a millisecond.
+fn patience(receive_buffer: usize) -> Duration {
+    Duration::from_millis(1).mul_f64((receive_buffer / 2) as f64 / LINE as f64).min(PATIENCE)
+}
 
 /// What the thread and the socket's handle share.
 #[derive(Debug)]
@@ -64,13 +71,16 @@ pub struct Receiver {
     /// The thread's own handle to the socket. It waits for arrivals only: each departure would wake it as well.
     socket: mio::net::UdpSocket,
     system: UdpSocketState,
+    patience: Duration,
     /// quinn's handle to the socket is gone.
     abandoned: CancellationToken,
 }
 
-/// A bound socket as quinn uses it, and who helps to read it. Needs a tokio runtime, whose poll the socket is put into.
+/// A bound socket with this many bytes of receive buffer, as quinn uses it, and who helps to read it. Needs a tokio runtime, whose
+/// poll the socket is put into.
 pub(super) fn helped(
     socket: UdpSocket,
+    receive_buffer: usize,
     limits: RingLimits,
 ) -> io::Result<(Arc<dyn AsyncUdpSocket>, Receiver)> {
     let mut again = mio::net::UdpSocket::from_std(socket.try_clone()?);
@@ -87,6 +97,7 @@ pub(super) fn helped(
         waker,
         socket: again,
         system,
+        patience: patience(receive_buffer),
         abandoned: abandoned.clone(),
     };
     Ok((Arc::new(Helped { inner, shared, _held: abandoned.drop_guard() }), receiver))
@@ -129,7 +140,7 @@ impl Receiver {
                 _ => {}
             }
             // The thread has nothing else to do, and hears of its end this much later.
-            thread::park_timeout(PATIENCE);
+            thread::park_timeout(self.patience);
             loop {
                 if over.is_cancelled() {
                     return Ok(());

@@ -101,7 +101,7 @@ impl Datagrams for Udp {
         socket.bind(&at.into())?;
         let threaded = self.reader == Reader::Thread || (self.reader == Reader::ThreadIfSmall && small);
         if threaded {
-            let (socket, receiver) = helped(socket.into(), RingLimits::DEFAULT)?;
+            let (socket, receiver) = helped(socket.into(), receive_buffer.unwrap_or(0), RingLimits::DEFAULT)?;
             Ok(Bound { socket, receive_buffer, receiver: Some(receiver) })
         } else {
             let socket = TokioRuntime.wrap_udp_socket(socket.into())?;

@@ -6,7 +6,9 @@ use quinn::{Runtime as _, TokioRuntime};
 use super::super::udp::{Bound, Datagrams, Udp};
 use super::*;
 
-/// What the kernel counts for a datagram of [`BODY`] bytes is less than four times this: [`ROUND`] of them fit into 212,992 bytes.
+/// What the kernel gives by default.
+const RECEIVE_BUFFER: usize = 212_992;
+/// What the kernel counts for a datagram of [`BODY`] bytes is less than four times this: [`ROUND`] of them fit into its buffer.
 const BODY: usize = 1200;
 const ROUND: u32 = 32;
 
@@ -15,7 +17,8 @@ fn loopback() -> SocketAddr {
 }
 
 fn bound(env: &Env, limits: RingLimits) -> (Arc<dyn AsyncUdpSocket>, Arc<Shared>, CancellationToken) {
-    let (socket, receiver) = helped(std::net::UdpSocket::bind(loopback()).unwrap(), limits).unwrap();
+    let socket = std::net::UdpSocket::bind(loopback()).unwrap();
+    let (socket, receiver) = helped(socket, RECEIVE_BUFFER, limits).unwrap();
     let (shared, until) = (Arc::clone(&receiver.shared), CancellationToken::new());
     receiver.start(env, until.clone());
     (socket, shared, until)
@@ -62,7 +65,7 @@ async fn a_burst_larger_than_the_kernel_holds_arrives_whole_while_the_runtime_is
     let env = Env::system();
     let (socket, shared, _until) = bound(&env, RingLimits::DEFAULT);
     let rounds = 40;
-    assert!(rounds * ROUND * BODY as u32 > 5 * 212_992);
+    assert!(rounds * ROUND * BODY as u32 > 5 * RECEIVE_BUFFER as u32);
     send_while_the_runtime_is_blocked(socket.local_addr().unwrap(), rounds, || shared.ring.len() as u64);
     let mut expected = 0;
     while expected < rounds * ROUND {
@@ -142,6 +145,13 @@ async fn joined_datagrams_marks_and_addresses_come_as_from_a_socket_that_the_run
     assert_eq!(came[0], came[1]);
     assert_eq!(came[0].iter().map(|(body, _)| body.len()).sum::<usize>(), contents.len());
     assert!(came[0][0].1.contains("Ect0"), "{:?}", came[0][0].1);
+}
+
+#[test]
+fn a_runtime_has_until_half_of_the_buffer_may_be_full() {
+    let micros = |buffer| patience(buffer).as_micros();
+    assert!((400..500).contains(&micros(RECEIVE_BUFFER)), "{}", micros(RECEIVE_BUFFER));
+    assert_eq!((micros(0), patience(8 << 20)), (0, PATIENCE));
 }
 
 #[tokio::test]
