@@ -42,10 +42,10 @@ const LINE: usize = 100 * 2304;
 /// costs nothing, and one that looks less often helps late.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// How long the node's runtime has for what arrives: until a line of 1 Gbit/s has filled half of the socket's buffer. With the smallest
-/// buffer that a kernel gives by default this is half a millisecond.
+/// How long the node's runtime has for what arrives: until a line of 1 Gbit/s has filled a quarter of the socket's buffer, for the
+/// thread itself may be kept waiting. With the smallest buffer that a kernel gives by default this is a quarter of a millisecond.
 fn patience(receive_buffer: usize) -> Duration {
-    Duration::from_millis(1).mul_f64((receive_buffer / 2) as f64 / LINE as f64).min(PATIENCE)
+    Duration::from_millis(1).mul_f64((receive_buffer / 4) as f64 / LINE as f64).min(PATIENCE)
 }
 
 /// What the thread and the socket's handle share.
