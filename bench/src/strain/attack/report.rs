@@ -67,6 +67,7 @@ impl Report<'_> {
             "rss_kb_before": before,
             "rss_kb_grown": most - before,
             "handshakes_kb_bound": self.asked.admit.limits().bytes as f64 / 1024.0,
+            "accounts_last": self.last["accounts"],
             "balanced": self.last["balanced"],
         }))
     }
@@ -93,8 +94,8 @@ impl Report<'_> {
         );
         println!("attackers: {}", cost["attackers"]);
         println!(
-            "accounts before it: {}\naccounts after it:  {}",
-            cost["accounts_before"], cost["accounts_after"]
+            "accounts before it: {}\naccounts after it:  {}\nafter the next one: {}",
+            cost["accounts_before"], cost["accounts_after"], self.last["accounts"]
         );
         println!(
             "{:<22} {:>8} {:>8} {:>10} {:>10} {:>10}",
