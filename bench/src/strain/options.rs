@@ -92,13 +92,18 @@ pub struct Attacker {
     pub seconds: u64,
     /// The server's invitation.
     pub at: String,
+    /// Which of a measurement's attacks: each comes from addresses of its own, for those of the one before are known.
+    pub round: u8,
 }
 
 impl Attacker {
     /// The arguments that tell a process of it.
     pub fn arguments(&self) -> Vec<String> {
-        let (count, seconds) = (self.count.to_string(), self.seconds.to_string());
-        [self.kind.name(), &self.at, "--count", &count, "--seconds", &seconds].map(str::to_owned).into()
+        let (round, count, seconds) =
+            (self.round.to_string(), self.count.to_string(), self.seconds.to_string());
+        [self.kind.name(), &self.at, &round, "--count", &count, "--seconds", &seconds]
+            .map(str::to_owned)
+            .into()
     }
 }
 
@@ -222,11 +227,12 @@ impl Read {
                 Asked::Serve(Serving { sessions, admit: self.admit.unwrap_or(Admit::Local), idle })
             }
             (PEERS, [most, at]) => Asked::Peers { most: number(most, usize::MAX)?, at: at.clone() },
-            (ATTACKER, [kind, at]) => Asked::Attacker(Attacker {
+            (ATTACKER, [kind, at, round]) => Asked::Attacker(Attacker {
                 kind: one_of(kind, &Kind::ALL)?,
                 count: self.count.ok_or("an attacker needs --count")?,
                 seconds,
                 at: at.clone(),
+                round: round.parse().map_err(|_| format!("{round} is not a small number"))?,
             }),
             (SHARE, [share]) => Asked::Share(one_of(share, &Share::ALL)?),
             (CALLERS, [honest, at]) => Asked::Callers {
@@ -273,7 +279,7 @@ mod tests {
             assert_eq!(parse(SERVE, &serving.arguments()), Some(Ok(Asked::Serve(serving))));
         }
         for (_, kind) in Kind::ALL {
-            let attacker = Attacker { kind, count: 3, seconds: 2, at: "x/y".into() };
+            let attacker = Attacker { kind, count: 3, seconds: 2, at: "x/y".into(), round: 1 };
             let told = attacker.arguments();
             assert_eq!(parse(ATTACKER, &told), Some(Ok(Asked::Attacker(attacker))));
         }

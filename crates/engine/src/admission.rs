@@ -12,14 +12,16 @@
 //! | not proven, above it, or its host or prefix is at its limit | must prove its address (Retry), which costs us no memory |
 //! | not proven, and Retries are asked for faster than they are worth | ignored |
 //! | proven, a limit of its host or prefix reached | instead of the oldest unproven handshake of that host or prefix, else refused |
-//! | proven, all places taken | instead of the oldest unproven one; else of the oldest of the most crowded prefix, when that is more crowded than its own; else of the oldest that has had its [`grace`](HandshakeLimits::grace); else refused. Refused, too, when its host has lost such a place lately |
+//! | proven, all places taken | instead of the oldest unproven one; else of the oldest of the most crowded prefix, when that is more crowded than its own; else of the oldest that has had its [`grace`](HandshakeLimits::grace); else refused |
+//! | proven, above the low-water mark, and its host has lost such a place lately or run into the deadline | refused |
 //! | computing time used up, in all or of its prefix | refused |
 //!
 //! The attacks. Forged addresses get Retries and never come back. One host or prefix meets its own limits, and a stranger
 //! who forges a host's address cannot keep that host out, because the proven go first. Slow handshakes that never finish
-//! lose their places to whoever comes next, the most crowded prefix first, and their hosts then wait for free places. A
-//! place lasts as long as it takes the others to be taken; what remains is an attacker with more real prefixes than there are places, who begins so many handshakes a second
-//! that this is less than the grace: he pays for each of them what we do, and meets the limit of computing time.
+//! lose their places to whoever comes next, the most crowded prefix first, and their hosts are then served while there is
+//! nothing to do. A place lasts as long as it takes the others to be taken; what remains is an attacker with more real
+//! prefixes than there are places, who begins so many handshakes a second that this is less than the grace: he pays for
+//! each of them what we do, and meets the limit of computing time.
 //!
 //! A connection of a transport without Retry is proven: its kernel has shaken hands with it.
 
@@ -58,7 +60,7 @@ pub struct HandshakeLimits {
     pub always_retry: bool,
     /// What a handshake may take before it can lose its place although nothing else speaks against it.
     pub grace: Duration,
-    /// How long a host that has lost its place as too slow may take nobody else's.
+    /// How long a host that was too slow is let in below the low-water mark only.
     pub bench: Duration,
     /// Deadline for the connection itself; the network has its own for what comes then.
     pub connect: Duration,
@@ -70,9 +72,10 @@ impl HandshakeLimits {
     /// quick is never kept out by who is slow. At 2,560 a second, which a burst allows for two seconds, it is the grace.
     /// per_ip: two users behind one address translation, twice. per_prefix: an eighth, so that no customer network holds
     /// them all. bytes_each: 77 kB measured for a half-open handshake over QUIC with ML-DSA-65. bytes: what `total` needs,
-    /// and a third more, so that the count binds first. cpu_each: 0.3 ms measured with ML-DSA-65. cpu_burst: two seconds are 6,000 handshakes, six storms
-    /// of a thousand. cpu_share: half a core, so that shaking hands never starves serving. prefix_part: no customer network
-    /// costs more than a quarter. low_water: a quarter; honest bursts stay under it, and forged addresses never hold more.
+    /// and a third more, so that the count binds first. cpu_each: 0.3 ms measured with ML-DSA-65. cpu_burst: two seconds are
+    /// 6,000 handshakes, six storms of a thousand. cpu_share: half a core, so that shaking hands never starves serving.
+    /// prefix_part: no customer network costs more than a quarter. low_water: a quarter; honest bursts stay under it, and
+    /// forged addresses never hold more.
     /// grace: three round trips of 66 ms; it counts only while all places are taken. bench: so that whoever comes again at
     /// once is heard once a minute: a hundred thousand hosts of such are the 1,666 a second. connect: a first flight that is
     /// lost is sent again after 1, 3 and 7 s; each of them is still in time.
@@ -94,8 +97,8 @@ impl HandshakeLimits {
     };
     /// For loopback, where all peers share an address. total: a storm of a thousand stays below its quarter. cpu_burst: thirty
     /// thousand handshakes, because in simulation none of the time passes in which computing would come back. grace and bench:
-    /// here all share one host, and who is slow waits for this machine. connect: as
-    /// long as the patience of those who dial, because here both sides of a storm compute on one machine.
+    /// here all share one host, and who is slow waits for this machine. connect: as long as the patience of those who dial,
+    /// because here both sides of a storm compute on one machine.
     pub const LOCAL: Self = Self {
         total: 4096,
         per_ip: 4096,
@@ -117,7 +120,7 @@ const RETRIES: u32 = 16_384;
 /// without bound: each entry was paid for by a handshake, and is back to full within seconds.
 const PREFIXES: usize = 1024;
 
-/// Hosts that are kept because they have lost a place as too slow; of more, the oldest are forgotten. A megabyte at most.
+/// Hosts that are kept because they were too slow; of more, the oldest are forgotten. A megabyte at most.
 const BENCHED: usize = 16_384;
 
 /// A handshake under way. Numbers only grow, so the smallest is the oldest.
@@ -207,7 +210,7 @@ pub struct Admission {
     /// Prefixes that have spent something lately.
     purses: BTreeMap<Prefix, Purse>,
     sweep_at: usize,
-    /// Hosts that have lost a place as too slow, and when the last time was.
+    /// Hosts that were too slow, and when the last time was.
     benched: BTreeMap<Host, Instant>,
     /// The same, in order of time; a host that was benched again is there more than once.
     bench: VecDeque<(Instant, Host)>,
@@ -251,8 +254,9 @@ impl Admission {
             return Verdict::Refuse(refusal);
         }
         if let Some(victim) = instead {
-            self.bench(victim, now);
-            self.ended(victim);
+            let slow =
+                self.shaking.get(&victim).is_some_and(|taken| self.is_over(taken, self.limits.grace, now));
+            self.leave(victim, slow.then_some(now));
         }
         self.last += 1;
         let id = AttemptId(self.last);
@@ -268,9 +272,22 @@ impl Admission {
     }
 
     /// A handshake is over, well or not. Idempotent: one that was replaced is over already.
-    pub fn ended(&mut self, id: AttemptId) {
+    pub fn ended(&mut self, id: AttemptId, now: Instant) {
+        let late = self.shaking.get(&id).is_some_and(|taken| self.is_over(taken, self.limits.connect, now));
+        self.leave(id, late.then_some(now));
+    }
+
+    fn is_over(&self, taken: &Shaking, time: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(taken.since) >= time
+    }
+
+    /// Gives a place back. `slow` is when it was lost because its host was slow; that of one that has not proven its address
+    /// is not to blame, for it may be forged.
+    fn leave(&mut self, id: AttemptId, slow: Option<Instant>) {
         let Some(Shaking { host, prefix, .. }) = self.shaking.remove(&id) else { return };
-        self.unproven.remove(&id);
+        if let (false, Some(now)) = (self.unproven.remove(&id), slow) {
+            self.bench(host, now);
+        }
         if let Some(ids) = self.hosts.get_mut(&host) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -330,11 +347,14 @@ impl Admission {
         let oldest_unproven = |ids: Option<&BTreeSet<AttemptId>>| {
             ids.and_then(|ids| ids.iter().find(|id| self.unproven.contains(id)).copied())
         };
+        let beyond_low_water = self.shaking.len() as f64 >= self.limits.total as f64 * self.limits.low_water;
+        if beyond_low_water && self.is_benched(host, now) {
+            return Err(Refusal::HandshakeEvicted);
+        }
         let (victim, refusal) = match self.over(host, prefix) {
             None => return Ok(None),
             Some(Over::Host) => (oldest_unproven(self.hosts.get(&host)), Refusal::HandshakesPerIp),
             Some(Over::Prefix) => (oldest_unproven(self.prefixes.get(&prefix)), Refusal::HandshakesPerPrefix),
-            Some(Over::Total(_)) if self.is_benched(host, now) => (None, Refusal::HandshakeEvicted),
             Some(Over::Total(refusal)) => (self.worst(prefix, now), refusal),
         };
         victim.map(Some).ok_or(refusal)
@@ -353,9 +373,11 @@ impl Admission {
         self.unproven.first().or_else(crowd).or_else(slow).copied()
     }
 
-    /// Remembers the host of a handshake that loses its place, if it has had its grace. One that was not proven is
-    /// nobody's fault: its address may be forged.
-    fn bench(&mut self, victim: AttemptId, now: Instant) {
+    /// Remembers a host that was slow.
+    fn bench(&mut self, host: Host, now: Instant) {
+        if self.limits.bench.is_zero() {
+            return;
+        }
         while self.bench.front().is_some_and(|(since, _)| {
             self.bench.len() >= BENCHED || now.saturating_duration_since(*since) >= self.limits.bench
         }) && let Some((since, host)) = self.bench.pop_front()
@@ -364,12 +386,8 @@ impl Admission {
                 self.benched.remove(&host);
             }
         }
-        let Some(Shaking { host, since, .. }) = self.shaking.get(&victim) else { return };
-        let slow = now.saturating_duration_since(*since) >= self.limits.grace;
-        if slow && !self.limits.bench.is_zero() && !self.unproven.contains(&victim) {
-            self.benched.insert(*host, now);
-            self.bench.push_back((now, *host));
-        }
+        self.benched.insert(host, now);
+        self.bench.push_back((now, host));
     }
 
     fn is_benched(&self, host: Host, now: Instant) -> bool {

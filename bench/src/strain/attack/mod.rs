@@ -104,7 +104,7 @@ pub fn attacker(asked: &Attacker) -> Outcome<()> {
     let runtime = runtime()?;
     let over = Duration::from_secs(asked.seconds);
     let flight = runtime.block_on(raw::record())?;
-    let slow = if asked.kind == Kind::Slow { slow::make(asked.count)? } else { Vec::new() };
+    let slow = if asked.kind == Kind::Slow { slow::make(asked.count, asked.round)? } else { Vec::new() };
     say(&json!({ "ready": true }));
     match heard()? {
         Some(order) if order == ATTACK => {}
@@ -132,9 +132,9 @@ struct Attackers(Vec<Process>);
 
 impl Attackers {
     /// Starts them, ready to attack whoever is at this invitation.
-    fn start(asked: &AttackAsked, at: &str) -> Outcome<Self> {
+    fn start(asked: &AttackAsked, at: &str, round: u8) -> Outcome<Self> {
         let start = |&(kind, count): &(Kind, usize)| {
-            let attacker = Attacker { kind, count, seconds: asked.seconds, at: at.to_owned() };
+            let attacker = Attacker { kind, count, seconds: asked.seconds, at: at.to_owned(), round };
             let mut process = Process::start(options::ATTACKER, attacker.arguments())?;
             process.heard()?;
             Ok(process)
@@ -163,8 +163,8 @@ pub fn run(asked: &AttackAsked) -> Outcome<()> {
     peers.heard()?;
     peers.ask(&format!("visit {WARM} {HONEST}"))?;
     let visit = format!("visit {} {HONEST}", usize::try_from(asked.seconds).map_err(said)? * HONEST);
-    let mut under = |at: &str| {
-        let mut attackers = Attackers::start(asked, at)?;
+    let mut under = |at: &str, round| {
+        let mut attackers = Attackers::start(asked, at, round)?;
         attackers.begin()?;
         let visited = peers.ask(&visit)?;
         attackers.end()?;
@@ -173,10 +173,10 @@ pub fn run(asked: &AttackAsked) -> Outcome<()> {
 
     // Bound and never read: what comes is dropped once its buffer is full.
     let silence = UdpSocket::bind(LOOPBACK).map_err(said)?;
-    let elsewhere = under(&format!("{}/nobody", silence.local_addr().map_err(said)?))?;
+    let elsewhere = under(&format!("{}/nobody", silence.local_addr().map_err(said)?), 0)?;
     let before = server.ask(SAMPLE)?;
     let cost = cost(&mut server, asked, &invitation)?;
-    let attacked = under(&invitation)?;
+    let attacked = under(&invitation, 2)?;
     let last = server.ask(SAMPLE)?;
     let alone = peers.ask(&visit)?;
     Report { asked, alone, elsewhere, attacked, cost, before, last }.print()
@@ -191,7 +191,7 @@ fn cost(server: &mut Process, asked: &AttackAsked, invitation: &str) -> Outcome<
         let after = server.ask(SAMPLE)?;
         Ok::<_, String>((number(&after, "cpu_ms")? - number(&before, "cpu_ms")?) / SETTLE.as_secs_f64())
     };
-    let mut attackers = Attackers::start(asked, invitation)?;
+    let mut attackers = Attackers::start(asked, invitation, 1)?;
     runtime.block_on(clock.sleep(SETTLE));
     let alone_each_s = idle(server)?;
     let (before, began) = (server.ask(SAMPLE)?, clock.elapsed());

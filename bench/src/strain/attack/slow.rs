@@ -24,7 +24,7 @@ const LATE: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(5);
 /// Handshakes begin within this part of the attack.
 const BEGIN: f64 = 0.25;
-/// The last octet of the addresses that they come from.
+/// The last octet of the addresses that they come from, in the first round.
 const SLOW: u8 = 5;
 
 /// One that shakes hands slowly.
@@ -39,8 +39,8 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    fn new(number: usize) -> Outcome<Self> {
-        let socket = UdpSocket::bind(source(number, SLOW)).map_err(told)?;
+    fn new(number: usize, round: u8) -> Outcome<Self> {
+        let socket = UdpSocket::bind(source(number, SLOW + round)).map_err(told)?;
         socket.set_nonblocking(true).map_err(told)?;
         Ok(Self { socket, destination: new_id()?.into(), token: Vec::new(), next: 0, answered: false })
     }
@@ -70,8 +70,8 @@ impl Attempt {
 }
 
 /// Makes them, each with its socket.
-pub fn make(count: usize) -> Outcome<Vec<Attempt>> {
-    (0..count).map(Attempt::new).collect()
+pub fn make(count: usize, round: u8) -> Outcome<Vec<Attempt>> {
+    (0..count).map(|number| Attempt::new(number, round)).collect()
 }
 
 /// Shakes all hands until the time is over, and says how many were answered and how many have proven their address.
