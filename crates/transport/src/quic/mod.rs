@@ -29,6 +29,7 @@ pub mod udp;
 use std::future::ready;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -270,15 +271,26 @@ impl Pending for AtTheDoor {
             Err(_) => return failed(quinn::ConnectionError::LocallyClosed),
         };
         let (ending, farewells) = (connection.clone(), Arc::clone(&site.farewells));
+        let shook = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&shook);
         let conn = Box::pin(async move {
             shaken.await;
+            over.store(true, Relaxed);
             match connection.close_reason() {
                 Some(error) => Err(conn::error(error)),
                 None => conn::established(connection, site),
             }
         });
-        let farewell: Farewell =
-            Box::new(move |code, reason| farewells.close(&ending, VarInt::from_u32(code), reason.as_bytes()));
+        let farewell: Farewell = Box::new(move |code, reason| {
+            let code = VarInt::from_u32(code);
+            if shook.load(Relaxed) {
+                farewells.close(&ending, code, reason.as_bytes());
+            } else {
+                // Whoever still shakes hands repeats what is not answered, and is told again by that; and who shakes thousands of
+                // hands at once is not worth four datagrams for each.
+                ending.close(code, reason.as_bytes());
+            }
+        });
         Entering { conn, farewell: Some(farewell) }
     }
 }
