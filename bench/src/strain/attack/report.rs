@@ -66,7 +66,7 @@ impl Report<'_> {
             "p99_ratio_to_alone": over(&self.alone),
             "rss_kb_before": before,
             "rss_kb_grown": most - before,
-            "handshakes_kb_bound": self.asked.admit.limits().bytes as f64 / 1024.0,
+            "handshakes_kb_bound": self.asked.admit.limits().most_bytes() as f64 / 1024.0,
             "accounts_last": self.last["accounts"],
             "balanced": self.last["balanced"],
         }))
