@@ -82,11 +82,11 @@ fuzz_target!(|input: &[u8]| {
                 let nth = list.keys().nth(usize::from(host) % list.len().max(1)).copied();
                 if let Some(id) = nth {
                     list.remove(&id);
-                    doors.ended(id, now);
+                    doors.ended(id);
                     gone.push(id);
                 }
             }
-            6 => gone.iter().rev().take(3).for_each(|id| doors.ended(*id, now)),
+            6 => gone.iter().rev().take(3).for_each(|id| doors.ended(*id)),
             _ => now += Duration::from_micros(u64::from(host) << (how % 16)),
         }
         check(&doors, &list);
@@ -94,7 +94,7 @@ fuzz_target!(|input: &[u8]| {
         let spent = f64::from(admitted) * LIMITS.cpu_each.as_secs_f64();
         assert!(spent <= worth + 1e-6, "{spent} s spent of {worth}");
     }
-    list.keys().for_each(|id| doors.ended(*id, now));
+    list.keys().for_each(|id| doors.ended(*id));
     assert_eq!(doors.under_way(), 0, "nothing is left behind");
 });
 

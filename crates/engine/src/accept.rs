@@ -94,7 +94,7 @@ impl Acceptor {
                     victim.stop(CloseCause::Refused(Refusal::HandshakeEvicted));
                 }
                 let Some(ticket) = self.office.issue(id) else {
-                    self.admission.ended(id, now);
+                    self.admission.ended(id);
                     passage.end(&self.turn_away(arrival, remote, Refusal::Handshakes));
                     return;
                 };
@@ -132,7 +132,7 @@ impl Acceptor {
 
     /// A handshake is over: its place is free, unless it was lost to another one before.
     fn over(&mut self, id: AttemptId) {
-        self.admission.ended(id, self.shared.env.clock.now());
+        self.admission.ended(id);
         self.stoppers.remove(&id);
     }
 

@@ -12,16 +12,15 @@
 //! | not proven, above it, or its host or prefix is at its limit | must prove its address (Retry), which costs us no memory |
 //! | not proven, and Retries are asked for faster than they are worth | ignored |
 //! | proven, a limit of its host or prefix reached | instead of the oldest unproven handshake of that host or prefix, else refused |
-//! | proven, all places taken | instead of the oldest unproven one; else of the oldest of the most crowded prefix, when that is more crowded than its own; else of the oldest that has had its [`grace`](HandshakeLimits::grace); else refused |
-//! | proven, above the low-water mark, and its host has lost such a place lately or run into the deadline | refused |
+//! | proven, all places taken | instead of the oldest unproven one; else of the oldest of the most crowded prefix, when that is more crowded than its own; else of the oldest that has had its [`grace`](HandshakeLimits::grace); else refused. Refused, too, when its host has lost such a place lately |
 //! | computing time used up, in all or of its prefix | refused |
 //!
 //! The attacks. Forged addresses get Retries and never come back. One host or prefix meets its own limits, and a stranger
 //! who forges a host's address cannot keep that host out, because the proven go first. Slow handshakes that never finish
-//! lose their places to whoever comes next, the most crowded prefix first, and their hosts are then served while there is
-//! nothing to do. A place lasts as long as it takes the others to be taken; what remains is an attacker with more real
-//! prefixes than there are places, who begins so many handshakes a second that this is less than the grace: he pays for
-//! each of them what we do, and meets the limit of computing time.
+//! lose their places to whoever comes next, the most crowded prefix first, and their hosts then wait for free places. A
+//! place lasts as long as it takes the others to be taken; what remains is an attacker with more real prefixes than there
+//! are places, who begins so many handshakes a second that this is less than the grace: he pays for each of them what we
+//! do, and meets the limit of computing time.
 //!
 //! A connection of a transport without Retry is proven: its kernel has shaken hands with it.
 
@@ -60,7 +59,7 @@ pub struct HandshakeLimits {
     pub always_retry: bool,
     /// What a handshake may take before it can lose its place although nothing else speaks against it.
     pub grace: Duration,
-    /// How long a host that was too slow is let in below the low-water mark only.
+    /// How long a host that has lost its place as too slow may take nobody else's.
     pub bench: Duration,
     /// Deadline for the connection itself; the network has its own for what comes then.
     pub connect: Duration,
@@ -69,11 +68,11 @@ pub struct HandshakeLimits {
 impl HandshakeLimits {
     /// For a public node. total: at the 1,666 handshakes a second that computing time allows for good, each has a place for
     /// three tenths of a second whoever else comes; longer than the grace, so that whoever has proven its address and is
-    /// quick is never kept out by who is slow. At 2,560 a second, which a burst allows for two seconds, it is the grace.
+    /// quick is never kept out by who is slow. At 2,560 a second, which a burst allows for seven seconds, it is the grace.
     /// per_ip: two users behind one address translation, twice. per_prefix: an eighth, so that no customer network holds
     /// them all. bytes_each: 77 kB measured for a half-open handshake over QUIC with ML-DSA-65. bytes: what `total` needs,
     /// and a third more, so that the count binds first. cpu_each: 0.3 ms measured with ML-DSA-65. cpu_burst: two seconds are
-    /// 6,000 handshakes, six storms of a thousand. cpu_share: half a core, so that shaking hands never starves serving.
+    /// 6,667 handshakes, six storms of a thousand. cpu_share: half a core, so that shaking hands never starves serving.
     /// prefix_part: no customer network costs more than a quarter. low_water: a quarter; honest bursts stay under it, and
     /// forged addresses never hold more.
     /// grace: three round trips of 66 ms; it counts only while all places are taken. bench: so that whoever comes again at
@@ -135,7 +134,7 @@ const RETRIES: u32 = 16_384;
 /// without bound: each entry was paid for by a handshake, and is back to full within seconds.
 const PREFIXES: usize = 1024;
 
-/// Hosts that are kept because they were too slow; of more, the oldest are forgotten. A megabyte at most.
+/// Hosts that are kept because they have lost a place as too slow; of more, the oldest are forgotten. A megabyte at most.
 const BENCHED: usize = 16_384;
 
 /// A handshake under way. Numbers only grow, so the smallest is the oldest.
@@ -225,7 +224,7 @@ pub struct Admission {
     /// Prefixes that have spent something lately.
     purses: BTreeMap<Prefix, Purse>,
     sweep_at: usize,
-    /// Hosts that were too slow, and when the last time was.
+    /// Hosts that have lost a place as too slow, and when the last time was.
     benched: BTreeMap<Host, Instant>,
     /// The same, in order of time; a host that was benched again is there more than once.
     bench: VecDeque<(Instant, Host)>,
@@ -269,9 +268,8 @@ impl Admission {
             return Verdict::Refuse(refusal);
         }
         if let Some(victim) = instead {
-            let slow =
-                self.shaking.get(&victim).is_some_and(|taken| self.is_over(taken, self.limits.grace, now));
-            self.leave(victim, slow.then_some(now));
+            self.bench(victim, now);
+            self.ended(victim);
         }
         self.last += 1;
         let id = AttemptId(self.last);
@@ -287,22 +285,9 @@ impl Admission {
     }
 
     /// A handshake is over, well or not. Idempotent: one that was replaced is over already.
-    pub fn ended(&mut self, id: AttemptId, now: Instant) {
-        let late = self.shaking.get(&id).is_some_and(|taken| self.is_over(taken, self.limits.connect, now));
-        self.leave(id, late.then_some(now));
-    }
-
-    fn is_over(&self, taken: &Shaking, time: Duration, now: Instant) -> bool {
-        now.saturating_duration_since(taken.since) >= time
-    }
-
-    /// Gives a place back. `slow` is when it was lost because its host was slow; that of one that has not proven its address
-    /// is not to blame, for it may be forged.
-    fn leave(&mut self, id: AttemptId, slow: Option<Instant>) {
+    pub fn ended(&mut self, id: AttemptId) {
         let Some(Shaking { host, prefix, .. }) = self.shaking.remove(&id) else { return };
-        if let (false, Some(now)) = (self.unproven.remove(&id), slow) {
-            self.bench(host, now);
-        }
+        self.unproven.remove(&id);
         if let Some(ids) = self.hosts.get_mut(&host) {
             ids.remove(&id);
             if ids.is_empty() {
@@ -362,14 +347,11 @@ impl Admission {
         let oldest_unproven = |ids: Option<&BTreeSet<AttemptId>>| {
             ids.and_then(|ids| ids.iter().find(|id| self.unproven.contains(id)).copied())
         };
-        let beyond_low_water = self.shaking.len() as f64 >= self.limits.total as f64 * self.limits.low_water;
-        if beyond_low_water && self.is_benched(host, now) {
-            return Err(Refusal::HandshakeEvicted);
-        }
         let (victim, refusal) = match self.over(host, prefix) {
             None => return Ok(None),
             Some(Over::Host) => (oldest_unproven(self.hosts.get(&host)), Refusal::HandshakesPerIp),
             Some(Over::Prefix) => (oldest_unproven(self.prefixes.get(&prefix)), Refusal::HandshakesPerPrefix),
+            Some(Over::Total(_)) if self.is_benched(host, now) => (None, Refusal::HandshakeEvicted),
             Some(Over::Total(refusal)) => (self.worst(prefix, now), refusal),
         };
         victim.map(Some).ok_or(refusal)
@@ -388,11 +370,9 @@ impl Admission {
         self.unproven.first().or_else(crowd).or_else(slow).copied()
     }
 
-    /// Remembers a host that was slow.
-    fn bench(&mut self, host: Host, now: Instant) {
-        if self.limits.bench.is_zero() {
-            return;
-        }
+    /// Remembers the host of a handshake that loses its place, if it has had its grace. One that was not proven is
+    /// nobody's fault: its address may be forged.
+    fn bench(&mut self, victim: AttemptId, now: Instant) {
         while self.bench.front().is_some_and(|(since, _)| {
             self.bench.len() >= BENCHED || now.saturating_duration_since(*since) >= self.limits.bench
         }) && let Some((since, host)) = self.bench.pop_front()
@@ -401,8 +381,12 @@ impl Admission {
                 self.benched.remove(&host);
             }
         }
-        self.benched.insert(host, now);
-        self.bench.push_back((now, host));
+        let Some(Shaking { host, since, .. }) = self.shaking.get(&victim) else { return };
+        let slow = now.saturating_duration_since(*since) >= self.limits.grace;
+        if slow && !self.limits.bench.is_zero() && !self.unproven.contains(&victim) {
+            self.benched.insert(*host, now);
+            self.bench.push_back((now, *host));
+        }
     }
 
     fn is_benched(&self, host: Host, now: Instant) -> bool {

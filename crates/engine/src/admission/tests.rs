@@ -39,7 +39,7 @@ fn above_the_low_water_mark_addresses_must_be_proven() {
     }
     assert_eq!(doors.judge(ip(1, 1, 9, 1), false, false, now), Verdict::Retry);
     let first = admitted(doors.judge(ip(1, 1, 9, 1), true, false, now));
-    doors.ended(first, now);
+    doors.ended(first);
     assert_eq!(doors.judge(ip(1, 1, 9, 1), false, false, now), Verdict::Retry, "still at half");
     let (mut strict, now) = start(HandshakeLimits { always_retry: true, ..SMALL });
     assert_eq!(strict.judge(ip(1, 1, 1, 1), false, false, now), Verdict::Retry);
@@ -68,9 +68,9 @@ fn the_oldest_unproven_goes_first_then_the_crowd_then_the_slow() {
     let again = doors.judge(ip(2, 2, 2, 1), true, false, late);
     assert_eq!(again, Verdict::Refuse(Refusal::HandshakeEvicted), "its host was too slow just now");
     assert_eq!(doors.under_way(), SMALL.total);
-    doors.ended(gone, now);
+    doors.ended(gone);
     assert_eq!(doors.under_way(), SMALL.total, "an end counts once");
-    doors.ended(others[0], now);
+    doors.ended(others[0]);
     assert_eq!(doors.under_way(), SMALL.total - 1);
 }
 
@@ -199,36 +199,13 @@ fn five_thousand_slow_handshakes_keep_nobody_out_who_is_quick() {
         }
         while let Some((_, id)) = honest.pop_front_if(|(due, _)| *due <= now) {
             assert!(doors.shaking.contains_key(&id), "{id:?} lost its place at {millisecond} ms");
-            doors.ended(id, now);
+            doors.ended(id);
             through += 1;
         }
         assert!(doors.under_way() <= HandshakeLimits::PUBLIC.total);
     }
     assert_eq!(through, 50 * SECONDS - 5);
     assert!(doors.benched.len() <= BENCHED && doors.bench.len() <= BENCHED);
-}
-
-/// A host that was too slow, which is who runs into the deadline or loses its place after its grace, is let in below the
-/// low-water mark only, for a while.
-#[test]
-fn who_was_slow_gets_a_place_only_while_there_is_little_to_do() {
-    let (mut doors, mut now) = start(SMALL);
-    let (slow, quick) = (ip(7, 7, 7, 7), ip(8, 8, 8, 8));
-    let id = admitted(doors.judge(slow, true, false, now));
-    now += SMALL.connect;
-    doors.ended(id, now);
-    let others = [1, 2, 3, 4].map(|n| admitted(doors.judge(ip(1, 1, n, 1), true, false, now)));
-    assert_eq!(doors.judge(slow, true, false, now), Verdict::Refuse(Refusal::HandshakeEvicted));
-    let id = admitted(doors.judge(quick, true, false, now));
-    doors.ended(id, now + SMALL.connect - Duration::from_millis(1));
-    admitted(doors.judge(quick, true, false, now));
-    doors.ended(others[0], now);
-    doors.ended(others[1], now);
-    let id = admitted(doors.judge(slow, true, false, now));
-    doors.ended(id, now);
-    admitted(doors.judge(ip(1, 1, 5, 1), true, false, now));
-    assert_eq!(doors.judge(slow, true, false, now), Verdict::Refuse(Refusal::HandshakeEvicted));
-    admitted(doors.judge(slow, true, false, now + SMALL.bench));
 }
 
 #[derive(Debug, Clone)]
@@ -261,8 +238,8 @@ proptest! {
                 Step::Pass(ms) => now += Duration::from_millis(ms),
                 Step::End(which) => if which < known.len() {
                     let (id, ..) = known.remove(which);
-                    doors.ended(id, now);
-                    doors.ended(id, now);
+                    doors.ended(id);
+                    doors.ended(id);
                 },
                 Step::Arrive { ip, proven, banned } => match doors.judge(ip, proven, banned, now) {
                     Verdict::Admit(id, instead) => {
