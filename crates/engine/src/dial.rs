@@ -39,9 +39,11 @@ use outing::{DialEnd, Outing};
 
 /// How often empty outbound slots are looked at; hsd's refill.
 const REFILL: Duration = Duration::from_secs(3);
-/// Times that new addresses have empty slots filled at once, and again for each [`REFILL`]: who starts finds its peers as fast
-/// as they are named, and who is told of new ones without end dials at most twice as often as by itself.
+/// Times that new addresses have empty slots filled before their time, and once more for each [`REFILL`]: who starts finds its peers
+/// as fast as they are named, and who is told of new ones without end dials, after these, at most twice as often as by itself.
 const EARLY: u32 = 8;
+/// How long the first answer waits for others, so that it does not fill all slots alone: a round trip around the world.
+const GATHER: Duration = Duration::from_millis(200);
 /// How often name seeds are asked while there is nobody to dial; hsd's.
 const SEED_PAUSE: Duration = Duration::from_secs(120);
 /// How often a changed book is saved; hsd's.
@@ -408,7 +410,7 @@ impl Dialer {
                 let now = self.shared.env.clock.now();
                 let news = self.book.intake(&records, source, unix, &mut self.rng).added > 0;
                 if news && self.strangers() < self.outbound && self.early.take(now).is_ok() {
-                    self.next_refill = now;
+                    self.next_refill = self.next_refill.min(now + GATHER);
                 }
             }
             AddressMail::Asked(peer) => {
