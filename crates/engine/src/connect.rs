@@ -2,9 +2,10 @@
 //!
 //! An application names every address that it knows of one peer. They are tried as RFC 8305 says: the families take turns,
 //! IPv6 first; the next one begins when the one before has failed or after a quarter of a second; the first connection that comes
-//! about wins, and the others are dropped. An address is tried again while what went wrong may pass (`tries`). IPv4-mapped addresses are their IPv4 addresses, so they are not tried twice. What the
-//! application gets is a registered session, or for each address why there is none. When another connection of the same
-//! two peers stays instead, it gets that one's session.
+//! about wins, and the others are dropped. An address is tried again while what went wrong may pass (`tries`). IPv4-mapped
+//! addresses are their IPv4 addresses, so they are not tried twice. What the application gets is a registered session, or
+//! for each address why there is none. When another connection of the same two peers stays instead, it gets that one's
+//! session.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -54,8 +55,8 @@ pub struct DialPace {
 
 impl DialPace {
     /// Over TCP. connect: hsd's. retry: none, because the kernel retries by itself, and a refusal is the other
-    /// side's. patience: all there is, since there is one try. jitter: none, because few peers are named. in_flight: addresses that hang are a few per minute, and 64 of them
-    /// leave room.
+    /// side's. patience: all there is, since there is one try. jitter: none, because few peers are named. in_flight:
+    /// addresses that hang are a few per minute, and 64 of them leave room.
     pub const TCP: Self = Self {
         connect: Duration::from_secs(5),
         retry: None,

@@ -30,7 +30,7 @@ pub async fn serve(plan: &Plan, answered: Arc<Answered>) -> Outcome<Serving> {
     let builder = builder(plan, SERVER).serve(service(), limits, Arc::new(Answers(answered)));
     // As `Builder::start` does for a node that listens, or what a clamped kernel leaves of it.
     let (node, handle) =
-        start(builder, if plan.default_buffers { Udp::DRAINED } else { Udp::LARGE.drained() }).await?;
+        start(builder, if plan.default_buffers { Udp::HELPED } else { Udp::LARGE.helped() }).await?;
     let address = *handle.listening().first().ok_or("a node that listens nowhere")?;
     let invitation = format!("{address}/{}", handle.id());
     let engine = handle.engine().clone();

@@ -10,7 +10,7 @@
 //! | `floor.rs` | room in the congestion window for a handshake's own packets |
 //! | `driver.rs` | quinn's tasks and timers in the node's scope and on its clock; how an endpoint ends |
 //! | [`udp`] | sockets: the receive buffer is asked for and read back; the simulation brings its own |
-//! | `receiver.rs`, `ring.rs` | a thread that drains a socket whose buffer is small, and what it has drained |
+//! | `receiver.rs`, `ring.rs` | a thread that helps to read a socket whose buffer is small, and what it has read |
 //!
 //! Nothing has been paid for an arrival until it is accepted: it is one datagram in quinn's queue, and the accept path asks for
 //! a proof of its address (Retry), refuses it or lets it in. A peer that we have spoken to holds tokens (NEW_TOKEN) that prove

@@ -21,7 +21,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{self, Context};
+use std::task::{self, Context, ready};
 use std::thread;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime, UdpPoller};
 use rookery_runtime::{Env, OnPanic};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::lock;
 use super::ring::{Received, Ring, RingLimits};
@@ -43,7 +43,7 @@ const LINE: usize = 100 * 2304;
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// How long the node's runtime has for what arrives: until a line of 1 Gbit/s has filled a quarter of the socket's buffer, for the
-/// thread itself may be kept waiting. With the smallest buffer that a kernel gives by default this is a quarter of a millisecond.
+/// thread itself may be kept waiting. With Linux's default buffer this is a quarter of a millisecond.
 fn patience(receive_buffer: usize) -> Duration {
     Duration::from_millis(1).mul_f64((receive_buffer / 4) as f64 / LINE as f64).min(PATIENCE)
 }
@@ -61,7 +61,7 @@ const ARRIVALS: Token = Token(0);
 const END: Token = Token(1);
 
 /// Looks after a socket, once it is started.
-#[must_use = "without it a runtime that is busy loses what arrives"]
+#[must_use = "a socket whose receiver is dropped receives nothing"]
 #[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
@@ -72,8 +72,24 @@ pub struct Receiver {
     socket: mio::net::UdpSocket,
     system: UdpSocketState,
     patience: Duration,
-    /// quinn's handle to the socket is gone.
-    abandoned: CancellationToken,
+    /// It has nothing more to do.
+    over: CancellationToken,
+}
+
+/// Ends a thread when it is dropped.
+#[derive(Debug)]
+struct End {
+    over: CancellationToken,
+    waker: Arc<Waker>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.over.cancel();
+        if let Err(error) = self.waker.wake() {
+            tracing::error!(%error, "cannot wake the thread of a UDP socket; it ends with the next arrival");
+        }
+    }
 }
 
 /// A bound socket with this many bytes of receive buffer, as quinn uses it, and who helps to read it. Needs a tokio runtime, whose
@@ -90,7 +106,8 @@ pub(super) fn helped(
     poll.registry().register(&mut again, ARRIVALS, Interest::READABLE)?;
     let waker = Arc::new(Waker::new(poll.registry(), END)?);
     let shared = Arc::new(Shared { ring: Ring::new(limits), turn: Mutex::default() });
-    let abandoned = CancellationToken::new();
+    let over = CancellationToken::new();
+    let end = End { over: over.clone(), waker: Arc::clone(&waker) };
     let receiver = Receiver {
         shared: Arc::clone(&shared),
         poll,
@@ -98,29 +115,25 @@ pub(super) fn helped(
         socket: again,
         system,
         patience: patience(receive_buffer),
-        abandoned: abandoned.clone(),
+        over,
     };
-    Ok((Arc::new(Helped { inner, shared, _held: abandoned.drop_guard() }), receiver))
+    Ok((Arc::new(Helped { inner, shared, _end: end }), receiver))
 }
 
 impl Receiver {
     /// Starts the thread in `env`'s scope. It ends as soon as `until` is cancelled.
     pub(super) fn start(mut self, env: &Env, until: CancellationToken) {
-        let over = CancellationToken::new();
-        let (abandoned, ended, waker) = (self.abandoned.clone(), over.clone(), Arc::clone(&self.waker));
+        let end = End { over: self.over.clone(), waker: Arc::clone(&self.waker) };
         env.scope.spawn_to_end("udp receiver's end", OnPanic::StopNode, async move {
             tokio::select! {
                 () = until.cancelled() => {}
-                () = abandoned.cancelled() => {}
+                () = end.over.cancelled() => {}
             }
-            ended.cancel();
-            if let Err(error) = waker.wake() {
-                tracing::error!(%error, "cannot wake the thread of a UDP socket; it ends with the next arrival");
-            }
+            drop(end);
         });
         let metrics = Arc::clone(&env.metrics);
         env.scope.thread("udp receiver", move || {
-            let ended = self.run(&over, |dropped| {
+            let ended = self.run(|dropped| {
                 metrics.udp_ring_dropped.inc_by(dropped);
             });
             if let Err(error) = ended {
@@ -131,7 +144,7 @@ impl Receiver {
     }
 
     /// Moves what has waited for too long into the ring, until it is over.
-    fn run(&mut self, over: &CancellationToken, dropped: impl Fn(u64)) -> io::Result<()> {
+    fn run(&mut self, dropped: impl Fn(u64)) -> io::Result<()> {
         let mut events = Events::with_capacity(2);
         let mut space = vec![0; LARGEST * BATCH_SIZE];
         loop {
@@ -142,7 +155,7 @@ impl Receiver {
             // The thread has nothing else to do, and hears of its end this much later.
             thread::park_timeout(self.patience);
             loop {
-                if over.is_cancelled() {
+                if self.over.is_cancelled() {
                     return Ok(());
                 }
                 match self.read(&mut space) {
@@ -164,9 +177,11 @@ impl Receiver {
         let mut slices: [_; BATCH_SIZE] =
             std::array::from_fn(|_| chunks.next().expect("the space has a chunk for each"));
         let _turn = lock(&self.shared.turn);
-        let count = self.system.recv((&self.socket).into(), &mut slices, &mut metas)?;
+        let read = || self.system.recv((&self.socket).into(), &mut slices, &mut metas);
+        let count = self.socket.try_io(read)?;
         let batch = metas[..count].iter().zip(&slices);
         let batch = batch.map(|(meta, bytes)| Received { meta: *meta, bytes: bytes[..meta.len].into() });
+        let batch: Vec<_> = batch.collect();
         Ok(self.shared.ring.push(batch))
     }
 }
@@ -183,7 +198,7 @@ struct Helped {
     inner: Arc<dyn AsyncUdpSocket>,
     shared: Arc<Shared>,
     /// Ends the receiver when this is dropped.
-    _held: DropGuard,
+    _end: End,
 }
 
 impl AsyncUdpSocket for Helped {
@@ -201,11 +216,16 @@ impl AsyncUdpSocket for Helped {
         bufs: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> task::Poll<io::Result<usize>> {
-        let _turn = lock(&self.shared.turn);
-        let task::Poll::Ready(first) = self.shared.ring.poll_pop(cx) else {
-            return self.inner.poll_recv(cx, bufs, metas);
-        };
-        let mut next = Some(first?);
+        let mut first = self.shared.ring.poll_pop(cx);
+        if first.is_pending() {
+            // Only the socket is read in turn: whatever is in the ring came before everything else.
+            let _turn = lock(&self.shared.turn);
+            first = self.shared.ring.poll_pop(cx);
+            if first.is_pending() {
+                return self.inner.poll_recv(cx, bufs, metas);
+            }
+        }
+        let mut next = Some(ready!(first)?);
         let mut count = 0;
         for (buffer, meta) in bufs.iter_mut().zip(metas) {
             let Some(received) = next.take().or_else(|| self.shared.ring.pop()) else { break };

@@ -2,8 +2,8 @@
 //!
 //! A storm of arrivals comes faster than it is read; what the kernel's receive buffer cannot hold is lost, and each lost first
 //! datagram costs its sender a wait. So a larger buffer is asked for than the kernel gives by default, what it granted is read
-//! back, and a grant that falls short is said together with what an administrator can do. Meanwhile such a socket is drained by a
-//! thread of its own, which holds in our memory what the kernel does not: see [`Receiver`].
+//! back, and a grant that falls short is said together with what an administrator can do. Meanwhile a thread helps
+//! to read such a socket, and holds in our memory what the kernel does not: see [`Receiver`].
 //!
 //! Several sockets on one port (`SO_REUSEPORT`) would have as many buffers, but not one that is read in time: while all cores are
 //! busy none of them is, the kernel spreads by address and not by fullness, and a connection that changes its address would need
@@ -47,10 +47,10 @@ pub trait Datagrams: Send + Sync + 'static {
 enum Reader {
     /// The node's runtime, when it comes to it.
     Runtime,
-    /// The node's runtime, or a thread where the kernel grants less than was asked for.
-    ThreadIfSmall,
-    /// A thread.
-    Thread,
+    /// The same, with a thread's help where the kernel grants less than was asked for.
+    HelpedIfSmall,
+    /// The same, with a thread's help.
+    Helped,
 }
 
 /// The system's UDP sockets. A socket on all of IPv6 takes IPv4 as well.
@@ -63,21 +63,22 @@ pub struct Udp {
 impl Udp {
     /// Sockets that hold a storm: in the kernel's receive buffer as far as it is granted, or else in our own memory.
     pub const LARGE: Self = Self::asking(RECEIVE_BUFFER);
-    /// Sockets with the receive buffer that the kernel gives by default, drained by a thread: what [`Udp::LARGE`] makes of them
-    /// where no more is granted.
-    pub const DRAINED: Self = Self::AS_THEY_ARE.drained();
+    /// Sockets with the receive buffer that the kernel gives by default, which a thread helps to read: what [`Udp::LARGE`] makes of
+    /// them where no more is granted.
+    pub const HELPED: Self = Self::AS_THEY_ARE.helped();
     /// Sockets as the kernel makes them.
     pub const AS_THEY_ARE: Self = Self { receive_buffer: None, reader: Reader::Runtime };
 
-    /// Sockets with this many bytes of receive buffer, drained by a thread where the kernel grants less.
+    /// Sockets with this many bytes of receive buffer, which a thread helps to read where the kernel grants less.
     pub const fn asking(bytes: usize) -> Self {
-        Self { receive_buffer: Some(bytes), reader: Reader::ThreadIfSmall }
+        Self { receive_buffer: Some(bytes), reader: Reader::HelpedIfSmall }
     }
 
-    /// The same sockets, drained by a thread each whatever the kernel grants: for a node that shares its machine with much else.
+    /// The same sockets, each with a thread that helps to read it whatever the kernel grants: for a node that shares its machine
+    /// with much else.
     #[must_use]
-    pub const fn drained(self) -> Self {
-        Self { reader: Reader::Thread, ..self }
+    pub const fn helped(self) -> Self {
+        Self { reader: Reader::Helped, ..self }
     }
 }
 
@@ -99,8 +100,8 @@ impl Datagrams for Udp {
             fell_short(asked, receive_buffer);
         }
         socket.bind(&at.into())?;
-        let threaded = self.reader == Reader::Thread || (self.reader == Reader::ThreadIfSmall && small);
-        if threaded {
+        let with_help = self.reader == Reader::Helped || (self.reader == Reader::HelpedIfSmall && small);
+        if with_help {
             let (socket, receiver) = helped(socket.into(), receive_buffer.unwrap_or(0), RingLimits::DEFAULT)?;
             Ok(Bound { socket, receive_buffer, receiver: Some(receiver) })
         } else {
@@ -114,7 +115,7 @@ fn fell_short(asked: usize, granted: Option<usize>) {
     tracing::warn!(
         asked,
         granted,
-        "the system gives UDP sockets a small receive buffer: a thread will drain this one, and the largest bursts of arrivals \
+        "the system gives UDP sockets a small receive buffer: a thread will help to read this one, and the largest bursts of arrivals \
          may still lose packets and take longer. On Linux, raise it with: sysctl -w net.core.rmem_max={asked}"
     );
 }

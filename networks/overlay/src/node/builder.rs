@@ -220,8 +220,8 @@ impl Builder {
     /// # Errors
     /// When its folder cannot be used, an address cannot be listened on, or keys cannot be made.
     pub async fn start(self) -> Result<(Node, Handle), StartError> {
-        // Who listens may meet a storm, and empties its socket also while every core computes.
-        let udp = if self.listen.is_empty() { Udp::LARGE } else { Udp::LARGE.drained() };
+        // Who listens may meet a storm, and its socket is read also while every core computes.
+        let udp = if self.listen.is_empty() { Udp::LARGE } else { Udp::LARGE.helped() };
         self.start_in(&Env::system(), Arc::new(udp)).await
     }
 

@@ -4,7 +4,8 @@
 //! "ROOKOVL1" | length u16 (to 8,192) | fields
 //!
 //! version u16 | least version u16 | network id 32 | capabilities u64 | incarnation u64 | attempt u64
-//! | hash of ML-DSA-65 key 32 | hash of Ed25519 key 32 | listen port u16 | count u8 (to 8), addresses | observed: address, or u8 0 | agent: length u8 (to 64), printable ASCII
+//! | hash of ML-DSA-65 key 32 | hash of Ed25519 key 32 | listen port u16 | count u8 (to 8), addresses
+//! | observed: address, or u8 0 | agent: length u8 (to 64), printable ASCII
 //! | extra: u8 0, or u8 1, scheme u8, key length u16, key, signature length u16, signature | anything, skipped
 //! ```
 //!

@@ -116,14 +116,14 @@ async fn what_the_ring_has_no_room_for_is_counted() {
 #[tokio::test]
 async fn joined_datagrams_marks_and_addresses_come_as_from_a_socket_that_the_runtime_reads() {
     let env = Env::system();
-    let (drained, _shared, _until) = bound(&env, RingLimits::DEFAULT);
+    let (helped, _shared, _until) = bound(&env, RingLimits::DEFAULT);
     let plain = TokioRuntime.wrap_udp_socket(std::net::UdpSocket::bind(loopback()).unwrap()).unwrap();
-    let parts = drained.max_transmit_segments().min(3);
+    let parts = helped.max_transmit_segments().min(3);
     let mut contents: Vec<u8> = (0..parts as u32).flat_map(numbered).collect();
     contents.truncate(contents.len() - 100);
     let mut came = Vec::new();
-    for to in [&drained, &plain] {
-        // Both directions of the drained socket are used: it sends to itself as well.
+    for to in [&helped, &plain] {
+        // Both directions of the helped socket are used: it sends to itself as well.
         let transmit = Transmit {
             destination: to.local_addr().unwrap(),
             ecn: Some(EcnCodepoint::Ect0),
@@ -131,8 +131,8 @@ async fn joined_datagrams_marks_and_addresses_come_as_from_a_socket_that_the_run
             segment_size: (parts > 1).then_some(BODY),
             src_ip: None,
         };
-        let mut writable = Arc::clone(&drained).create_io_poller();
-        while let Err(error) = drained.try_send(&transmit) {
+        let mut writable = Arc::clone(&helped).create_io_poller();
+        while let Err(error) = helped.try_send(&transmit) {
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
             std::future::poll_fn(|cx| writable.as_mut().poll_writable(cx)).await.unwrap();
         }
@@ -177,12 +177,12 @@ async fn the_thread_ends_with_its_node_and_with_its_socket_and_does_not_hold_up_
 }
 
 #[tokio::test]
-async fn a_thread_drains_what_the_kernel_keeps_small_and_a_receiver_that_never_ran_says_so() {
+async fn a_thread_helps_where_the_kernel_keeps_little_and_a_receiver_that_never_ran_says_so() {
     let Bound { receiver, .. } = Udp::AS_THEY_ARE.bind(loopback()).unwrap();
     assert!(receiver.is_none());
-    let Bound { socket, receiver, receive_buffer } = Udp::DRAINED.bind(loopback()).unwrap();
+    let Bound { socket, receiver, receive_buffer } = Udp::HELPED.bind(loopback()).unwrap();
     assert!(receive_buffer.is_some_and(|bytes| bytes > 0));
-    drop(receiver.expect("it is to be drained"));
+    drop(receiver.expect("it is to be helped"));
     let mut metas = [RecvMeta::default()];
     let end = std::future::poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut [0])], &mut metas));
     assert_eq!(end.await.unwrap_err().kind(), io::ErrorKind::NotConnected);
