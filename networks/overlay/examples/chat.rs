@@ -11,6 +11,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -66,6 +67,8 @@ async fn chat(args: &[String]) -> Result<(), Box<dyn Error>> {
     println!("* listening on {} as {}", handle.listening()[0], handle.id());
 
     let mut typed = BufReader::new(tokio::io::stdin()).lines();
+    // One for all turns: a Ctrl-C between two of them would be nobody's.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             event = node.next() => match event {
@@ -84,8 +87,8 @@ async fn chat(args: &[String]) -> Result<(), Box<dyn Error>> {
                     handle.publish(topic.clone(), line).await?;
                 }
             }
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
+            over = &mut interrupted => {
+                over?;
                 break;
             }
         }

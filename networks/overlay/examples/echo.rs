@@ -10,6 +10,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ async fn listen(addr: &str) -> Result<(), Box<dyn Error>> {
     let (mut node, handle) = builder().listen(addr).start().await?;
     handle.listen_to(topic("echo"));
     println!("listening on {} as {}", handle.listening()[0], handle.id());
+    // One for all turns: a Ctrl-C between two of them would be nobody's.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             event = node.next() => match event {
@@ -76,8 +79,8 @@ async fn listen(addr: &str) -> Result<(), Box<dyn Error>> {
                 }
                 None => return Err(node.stop_cause().unwrap_or("the node has stopped").into()),
             },
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
+            over = &mut interrupted => {
+                over?;
                 return stop(node).await;
             }
         }

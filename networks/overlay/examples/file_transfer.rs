@@ -73,13 +73,15 @@ async fn receive(addr: &str, dir: &str, rate: &str) -> Result<(), Box<dyn Error>
     let inbox = Arc::new(Inbox { dir: dir.to_owned(), rate });
     let (mut node, handle) = builder().listen(addr.parse()?).serve(service(), LIMITS, inbox).start().await?;
     println!("listening on {} as {}", handle.listening()[0], handle.id());
+    // One for all turns: a Ctrl-C between two of them would be nobody's.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             event = node.next() => if event.is_none() {
                 return Err(node.stop_cause().unwrap_or("the node has stopped").into());
             },
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
+            over = &mut interrupted => {
+                over?;
                 return stop(node).await;
             }
         }

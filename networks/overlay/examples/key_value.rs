@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -101,13 +102,15 @@ async fn serve(addr: &str) -> Result<(), Box<dyn Error>> {
     let (mut node, handle) =
         builder().listen(addr.parse()?).serve(service(), limits, handler).start().await?;
     println!("listening on {} as {}", handle.listening()[0], handle.id());
+    // One for all turns: a Ctrl-C between two of them would be nobody's.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             event = node.next() => if event.is_none() {
                 return Err(node.stop_cause().unwrap_or("the node has stopped").into());
             },
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
+            over = &mut interrupted => {
+                over?;
                 return stop(node).await;
             }
         }

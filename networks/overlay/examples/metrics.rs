@@ -10,6 +10,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,11 +49,13 @@ async fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
     println!("listening on {} as {}", handle.listening()[0], handle.id());
     let clock = handle.env().clock;
     let mut due = clock.now();
+    // One for all turns: a Ctrl-C between two of them would be nobody's.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             biased;
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
+            over = &mut interrupted => {
+                over?;
                 break;
             }
             () = clock.sleep_until(due) => {

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -69,6 +70,8 @@ async fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
     let mut news = handle.subscribe(topic.clone(), Arc::new(judge)).await?;
     let mut typed = BufReader::new(tokio::io::stdin()).lines();
 
+    // One for all turns: a Ctrl-C between two of them would be nobody's.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
             event = node.next() => match event {
@@ -89,7 +92,7 @@ async fn run(args: &[String]) -> Result<(), Box<dyn Error>> {
                     handle.publish(topic.clone(), line).await?;
                 }
             }
-            interrupted = tokio::signal::ctrl_c() => break interrupted?,
+            over = &mut interrupted => break over?,
         }
     }
     Ok(node.stop().await?)
