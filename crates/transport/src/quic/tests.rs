@@ -208,6 +208,15 @@ async fn a_goodbye_is_heard_though_all_but_its_copies_are_lost() {
         losing.losing.store(false, Ordering::Relaxed);
         let (dialled, accepted) = pair(&a, &b).await;
         let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+        // The last word carries the acknowledgement of all that the other side has said.
+        let mut here = dialled.mux.open().await.unwrap();
+        here.write.write_all(b"?").await.unwrap();
+        let mut there = accepted.mux.accept().await.unwrap();
+        there.read.read_u8().await.unwrap();
+        there.write.write_all(b"!").await.unwrap();
+        here.read.read_u8().await.unwrap();
+        here.write.write_all(b".").await.unwrap();
+        there.read.read_u8().await.unwrap();
         losing.losing.store(true, Ordering::Relaxed);
         dialled.mux.close(7, "enough");
         told = accepted.mux.closed().await;
