@@ -111,15 +111,7 @@ impl HandshakeLimits {
         connect: Duration::from_secs(30),
         ..Self::PUBLIC
     };
-}
 
-/// How long a transport keeps a handshake that lost its place: three probe timeouts (RFC 9000, 10.2), which are 325 ms while no
-/// round trip has been measured and 100 ms is what is assumed.
-const LINGERS: Duration = Duration::from_millis(975);
-/// What it holds until then, in bytes: measured, with 5,000 that lose their places within three seconds.
-const LINGERING: usize = 32 << 10;
-
-impl HandshakeLimits {
     /// Bytes that handshakes hold at most: those under way, and those that have lost their places, of which there are no more
     /// than there is computing time to begin them.
     pub fn most_bytes(&self) -> usize {
@@ -127,6 +119,12 @@ impl HandshakeLimits {
         self.bytes + (computing / self.cpu_each.as_secs_f64()) as usize * LINGERING
     }
 }
+
+/// How long a transport keeps a handshake that lost its place: three probe timeouts (RFC 9000, 10.2), which are 325 ms while no
+/// round trip has been measured and 100 ms is what is assumed.
+const LINGERS: Duration = Duration::from_millis(975);
+/// What it holds until then, in bytes: measured, with 5,000 that lose their places within three seconds.
+const LINGERING: usize = 32 << 10;
 
 /// Retries in a second: at the 0.03 ms that one costs us, half a core.
 const RETRIES: u32 = 16_384;
