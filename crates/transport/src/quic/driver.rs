@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Endpoint, Runtime, TokioRuntime, VarInt};
 use rookery_runtime::{Clock, Env, OnPanic, Scope};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+
+use super::turns::{Shaking, Turns};
 
 /// Time for sessions to end their connections in order, and again for the rest to be closed. Both fit into the five seconds in
 /// which a node stops, with the writers' two.
@@ -27,7 +30,9 @@ pub(super) struct Driver {
 impl Driver {
     pub fn new(env: &Env) -> Self {
         // Its own scope would be cancelled with the node's: only spawning through it matters here.
-        let runtime = InScope { scope: env.scope.clone(), clock: env.clock, gone: CancellationToken::new() };
+        let turns = Arc::new(Turns::new(Handle::current().metrics().num_workers(), env.clock));
+        let gone = CancellationToken::new();
+        let runtime = InScope { scope: env.scope.clone(), clock: env.clock, turns, gone };
         Self { runtime: Arc::new(runtime) }
     }
 
@@ -60,6 +65,7 @@ impl Driver {
 struct InScope {
     scope: Scope,
     clock: Clock,
+    turns: Arc<Turns>,
     gone: CancellationToken,
 }
 
@@ -69,12 +75,8 @@ impl fmt::Debug for InScope {
     }
 }
 
-impl Runtime for InScope {
-    fn new_timer(&self, at: std::time::Instant) -> Pin<Box<dyn AsyncTimer>> {
-        TokioRuntime.new_timer(at)
-    }
-
-    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+impl InScope {
+    fn until_gone(&self, future: impl Future<Output = ()> + Send + 'static) {
         let gone = self.gone.clone();
         self.scope.spawn_to_end("quic", OnPanic::StopNode, async move {
             tokio::select! {
@@ -83,6 +85,20 @@ impl Runtime for InScope {
                 () = future => {}
             }
         });
+    }
+}
+
+impl Runtime for InScope {
+    fn new_timer(&self, at: std::time::Instant) -> Pin<Box<dyn AsyncTimer>> {
+        TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        let turns = Arc::clone(&self.turns);
+        match Shaking::made() {
+            Some(shaking) => self.until_gone(turns.drive(shaking, future)),
+            None => self.until_gone(future),
+        }
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {

@@ -7,6 +7,7 @@
 //! | `keys.rs` | the keys of address tokens and stateless resets |
 //! | `conn.rs` | a connection as a [`Mux`](crate::Mux) |
 //! | `farewell.rs` | goodbyes are said again until they are answered |
+//! | `turns.rs` | handshakes compute in turn |
 //! | `floor.rs` | room in the congestion window for a handshake's own packets |
 //! | `driver.rs` | quinn's tasks and timers in the node's scope and on its clock; how an endpoint ends |
 //! | [`udp`] | sockets: the receive buffer is asked for and read back; the simulation brings its own |
@@ -24,6 +25,7 @@ mod keys;
 mod receiver;
 mod ring;
 mod setup;
+mod turns;
 pub mod udp;
 
 use std::future::ready;
@@ -43,6 +45,7 @@ use driver::Driver;
 use farewell::Farewells;
 pub use receiver::Receiver;
 use setup::Setup;
+use turns::Shaking;
 pub use udp::{Bound, Datagrams, Udp};
 
 /// Bounds of an endpoint and of each of its connections.
@@ -109,6 +112,9 @@ impl Quic {
     ///
     /// # Errors
     /// When the TLS configuration cannot be used for QUIC.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     pub fn start(
         env: &Env,
         tls: QuicTls,
@@ -261,7 +267,8 @@ impl Pending for AtTheDoor {
     fn accept(self: Box<Self>) -> Entering {
         let Self { incoming, site } = *self;
         let failed = |error| Entering { conn: Box::pin(ready(Err(conn::error(error)))), farewell: None };
-        let connecting = match incoming.accept() {
+        let shaking = Shaking::default();
+        let connecting = match shaking.making(|| incoming.accept()) {
             Ok(connecting) => connecting,
             Err(error) => return failed(error),
         };
@@ -272,8 +279,9 @@ impl Pending for AtTheDoor {
         };
         let (ending, farewells) = (connection.clone(), Arc::clone(&site.farewells));
         let shook = Arc::new(AtomicBool::new(false));
-        let over = Arc::clone(&shook);
+        let (over, until_over) = (Arc::clone(&shook), shaking.until_dropped());
         let conn = Box::pin(async move {
+            let _until_over = until_over;
             shaken.await;
             over.store(true, Relaxed);
             match connection.close_reason() {
