@@ -5,6 +5,7 @@
 //! | `mod.rs` | [`Quic`]: listens and dials; its limits |
 //! | `setup.rs` | quinn's configuration: bounds, tokens, everything random from the node's own source |
 //! | `keys.rs` | the keys of address tokens and stateless resets |
+//! | `first.rs` | keys of first packets, derived as far as they are needed |
 //! | `conn.rs` | a connection as a [`Mux`](crate::Mux) |
 //! | `farewell.rs` | goodbyes are said again until they are answered |
 //! | `turns.rs` | handshakes compute in turn |
@@ -20,6 +21,7 @@
 mod conn;
 mod driver;
 mod farewell;
+mod first;
 mod floor;
 mod keys;
 mod receiver;

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rookery_runtime::{Clock, Env};
 
+use super::first::Sparing;
 use super::floor::Floored;
 use super::keys::{Sealing, Signing};
 use super::{QuicLimits, QuicTls, lock};
@@ -45,7 +46,7 @@ impl Setup {
             lock(&first_ids).fill_bytes(&mut id);
             ConnectionId::new(&id)
         }));
-        let crypto = QuicServerConfig::try_from(tls.server).map_err(io::Error::other)?;
+        let crypto = Sparing::new(QuicServerConfig::try_from(tls.server).map_err(io::Error::other)?);
         let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(Sealing::new(secret)));
         server
             .transport_config(transport)
