@@ -40,6 +40,12 @@ impl Driver {
         Arc::clone(&self.runtime) as Arc<dyn Runtime>
     }
 
+    /// The turns of those who shake hands.
+    #[cfg(test)]
+    pub fn turns(&self) -> &Turns {
+        &self.runtime.turns
+    }
+
     /// Cancelled when the endpoints have said goodbye.
     pub fn gone(&self) -> CancellationToken {
         self.runtime.gone.clone()

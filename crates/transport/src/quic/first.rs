@@ -1,8 +1,8 @@
 //! Keys of first packets, derived as far as they are needed.
 //!
-//! Whoever is asked to prove its address, or refused, has had one header opened. For that a third of the keys' secrets is
-//! needed, and of the keys one of four; the rest is derived for whoever is let in. In a flood of first packets the whole of it
-//! is two fifths of what each of them costs.
+//! Whoever is asked to prove its address, or ignored, has had one header opened. For that a third of the keys' secrets is
+//! needed, and of the keys one of four; the rest is derived for whoever is let in or refused. In a flood of first packets the
+//! whole of it is two fifths of what each of them costs.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,8 +16,10 @@ use quinn::crypto::{
 };
 use quinn_proto::transport_parameters::TransportParameters;
 
-/// QUIC version 1 (RFC 9000).
-const VERSION_1: u32 = 1;
+/// QUIC version 1 (RFC 9000), the only one that is spoken here.
+pub(super) const VERSION_1: u32 = 1;
+/// Bytes of the id that a client makes up for us, at least (RFC 9000, 7.2). quinn would seal an answer for whoever has fewer.
+const MADE_UP: usize = 8;
 /// What its first secrets are extracted with (RFC 9001, 5.2).
 const SALT: [u8; 20] = [
     0x38, 0x76, 0x2c, 0xf7, 0xf5, 0x59, 0x34, 0xb3, 0x4d, 0x17, 0x9a, 0xe6, 0xa4, 0xc8, 0x0c, 0xad, 0xcc,
@@ -40,8 +42,8 @@ impl Sparing {
 
 impl ServerConfig for Sparing {
     fn initial_keys(&self, version: u32, id: &ConnectionId) -> Result<Keys, UnsupportedVersion> {
-        if version != VERSION_1 {
-            return self.0.initial_keys(version, id);
+        if version != VERSION_1 || id.len() < MADE_UP {
+            return Err(UnsupportedVersion);
         }
         let all = Arc::new(All { tls: Arc::clone(&self.0), id: *id, keys: OnceLock::new() });
         Ok(Keys {
@@ -206,7 +208,7 @@ mod tests {
     fn what_is_opened_is_what_the_library_opens_whatever_the_id() {
         let (whole, sparing) = (tls(), Sparing::new(tls()));
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        for len in 0..=20 {
+        for len in MADE_UP..=20 {
             let mut id = [0; 20];
             rng.fill_bytes(&mut id);
             let id = ConnectionId::new(&id[..len]);
@@ -241,9 +243,21 @@ mod tests {
     }
 
     #[test]
-    fn of_other_versions_all_is_the_library_s() {
+    fn a_header_is_opened_without_the_other_keys() {
         let id = ConnectionId::new(&[1; 8]);
-        assert!(Sparing::new(tls()).initial_keys(0xff00_001d, &id).is_ok());
-        assert!(Sparing::new(tls()).initial_keys(2, &id).is_err());
+        let all = Arc::new(All { tls: Arc::new(tls()), id, keys: OnceLock::new() });
+        let header = TheirHeader { key: their_header_key(&id), all: Arc::clone(&all) };
+        let (number_at, mut packet) = packet(&mut ChaCha8Rng::seed_from_u64(2));
+        header.decrypt(number_at, &mut packet);
+        assert!(all.keys.get().is_none());
+    }
+
+    #[test]
+    fn nothing_is_derived_for_who_speaks_no_version_of_ours_or_makes_up_too_short_an_id() {
+        let sparing = Sparing::new(tls());
+        let keys = |version, id: &[u8]| sparing.initial_keys(version, &ConnectionId::new(id));
+        assert!(keys(VERSION_1, &[1; MADE_UP]).is_ok());
+        assert!(keys(VERSION_1, &[1; MADE_UP - 1]).is_err());
+        assert!(keys(0xff00_001d, &[1; MADE_UP]).is_err());
     }
 }

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rookery_runtime::{Clock, Env};
 
-use super::first::Sparing;
+use super::first::{Sparing, VERSION_1};
 use super::floor::Floored;
 use super::keys::{Sealing, Signing};
 use super::{QuicLimits, QuicTls, lock};
@@ -63,6 +63,7 @@ impl Setup {
         let mut reset = [0; 64];
         rng.fill_bytes(&mut reset);
         let mut config = EndpointConfig::new(Arc::new(Signing::new(&reset)));
+        config.supported_versions(vec![VERSION_1]);
         let mut seed = [0; 32];
         rng.fill_bytes(&mut seed);
         config.rng_seed(Some(seed));

@@ -140,6 +140,19 @@ async fn a_refused_arrival_is_told_and_an_ipv4_dialler_of_a_dual_socket_is_one_p
 }
 
 #[tokio::test]
+async fn an_arrival_shakes_hands_in_its_turn() {
+    let (_a_env, _, a) = node(1, Keys::PostQuantum, Trust::Both);
+    let (_b_env, _, b) = node(2, Keys::PostQuantum, Trust::Both);
+    let held = b.0.driver.turns().hold().await;
+    let mut pair = std::pin::pin!(pair(&a, &b));
+    let without = tokio::time::timeout(std::time::Duration::from_millis(300), &mut pair).await;
+    assert!(without.is_err(), "a handshake ended that had no turn");
+    drop(held);
+    let (dialled, accepted) = pair.await;
+    assert!(dialled.is_ok() && accepted.is_ok());
+}
+
+#[tokio::test]
 async fn a_node_that_stops_says_so_and_leaves_no_task() {
     let (a_env, _, a) = node(1, Keys::Classic, Trust::Both);
     let (b_env, _, b) = node(2, Keys::Classic, Trust::Both);

@@ -3,8 +3,9 @@
 //! A step of a handshake computes for a third of a millisecond, a hundred times as long as a message does. Were each of them a
 //! task like any other, hundreds of strangers who speak at once would fill the runtime's queue, and all that the node does
 //! besides would stand behind them: reading the socket, the requests of peers that have long been in, each of the half a dozen
-//! tasks that a new peer passes through. So whoever shakes hands takes a turn for each step: no more hold one than can compute
-//! at the same time, and each lets run what waits to run before it computes. The others wait here, in order.
+//! tasks that a new peer passes through. So whoever shakes hands takes a turn for each step after the first, which comes with
+//! the arrival: no more hold one than can compute at the same time, and each lets run what waits to run before it computes. The
+//! others wait here, in order.
 //!
 //! Those who let us wait for their next packet have one turn between them. Handshakes that are drawn out come due together
 //! again and again; so they do not stand before those who shake hands without delay.
@@ -64,6 +65,12 @@ impl Turns {
     /// As many at a time as can compute at once.
     pub fn new(at_once: usize, clock: Clock) -> Self {
         Self { all: Semaphore::new(at_once), late: Semaphore::new(1), clock }
+    }
+
+    /// Nobody has one until what this gives is dropped.
+    #[cfg(test)]
+    pub async fn hold(&self) -> impl Drop + '_ {
+        self.all.acquire_many(self.all.available_permits() as u32).await.expect("it is never closed")
     }
 
     /// Drives a connection, each step in its turn until its handshake is over.
