@@ -23,7 +23,8 @@ const ALPN: &[u8] = b"storm";
 /// Listens.
 pub async fn serve(plan: &Plan, answered: Arc<Answered>) -> Outcome<Serving> {
     let env = Env::system();
-    // A thread helps to read the server's socket where its receive buffer is not enlarged, as it does where the kernel does not allow it.
+    // A thread helps to read the server's socket where its receive buffer is not enlarged, as it does where the kernel does not
+    // allow it.
     let (identity, quic) = node(&env, plan, Udp::HELPED)?;
     let door = quic.listen(SERVER).await.map_err(said)?;
     let invitation = format!("{}/{}", door.local_addr(), identity.peer_id());

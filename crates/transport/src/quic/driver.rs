@@ -29,9 +29,9 @@ pub(super) struct Driver {
 
 impl Driver {
     pub fn new(env: &Env) -> Self {
-        // Its own scope would be cancelled with the node's: only spawning through it matters here.
         let turns = Arc::new(Turns::new(Handle::current().metrics().num_workers(), env.clock));
         let gone = CancellationToken::new();
+        // Its own scope would be cancelled with the node's: only spawning through it matters here.
         let runtime = InScope { scope: env.scope.clone(), clock: env.clock, turns, gone };
         Self { runtime: Arc::new(runtime) }
     }

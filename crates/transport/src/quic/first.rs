@@ -75,22 +75,10 @@ impl ServerConfig for Sparing {
 
 /// What a client protects the headers of its first packets with (RFC 9001, 5.2 and 5.4.1).
 fn their_header_key(id: &[u8]) -> HeaderProtectionKey {
-    const ENOUGH: &str =
-        "HKDF gives far more than one secret's bytes, and the key has the length of its kind";
+    const ENOUGH: &str = "HKDF gives far more than one secret's bytes";
     let initial = hkdf::Salt::new(hkdf::HKDF_SHA256, &SALT).extract(id);
     let client: hkdf::Prk = initial.expand(&[CLIENT_IN], hkdf::HKDF_SHA256).expect(ENOUGH).into();
-    let mut key = [0; 16];
-    client.expand(&[QUIC_HP], Bytes(key.len())).and_then(|okm| okm.fill(&mut key)).expect(ENOUGH);
-    HeaderProtectionKey::new(&AES_128, &key).expect(ENOUGH)
-}
-
-/// So many bytes of derived secret.
-struct Bytes(usize);
-
-impl hkdf::KeyType for Bytes {
-    fn len(&self) -> usize {
-        self.0
-    }
+    client.expand(&[QUIC_HP], &AES_128).expect(ENOUGH).into()
 }
 
 /// All keys of a connection's first packets, once one is needed.

@@ -11,12 +11,11 @@
 //! again and again; so they do not stand before those who shake hands without delay.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use rookery_runtime::Clock;
+use rookery_runtime::{BoxFuture, Clock};
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -24,9 +23,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// Who has had us wait for this long is late: as long as a handshake keeps its place when others want it, and more than a round
 /// trip half round the world.
 const LATE: Duration = Duration::from_millis(200);
-
-/// A connection's task as quinn spawns it.
-type Connection = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 tokio::task_local! {
     /// The handshake whose connection is being made: quinn spawns the task of a connection where it makes it.
@@ -74,7 +70,7 @@ impl Turns {
     }
 
     /// Drives a connection, each step in its turn until its handshake is over.
-    pub async fn drive(self: Arc<Self>, shaking: Shaking, mut connection: Connection) {
+    pub async fn drive(self: Arc<Self>, shaking: Shaking, mut connection: BoxFuture<'static, ()>) {
         // Boxed, because the connection lasts for weeks and needs none of it.
         let in_turn = Box::pin(async {
             tokio::select! {
@@ -91,7 +87,7 @@ impl Turns {
     }
 
     /// Step after step, until the connection ends.
-    async fn steps(&self, connection: &mut Connection) {
+    async fn steps(&self, connection: &mut BoxFuture<'static, ()>) {
         let mut waited = Duration::ZERO;
         loop {
             // Neither is ever closed, so there is always a permit.
