@@ -4,11 +4,12 @@
 //! task like any other, hundreds of strangers who speak at once would fill the runtime's queue, and all that the node does
 //! besides would stand behind them: reading the socket, the requests of peers that have long been in, each of the half a dozen
 //! tasks that a new peer passes through. So whoever shakes hands takes a turn for each step after the first, which comes with
-//! the arrival: no more hold one than can compute at the same time, and each lets run what waits to run before it computes. The
-//! others wait here, in order.
+//! the arrival: no more hold one than can compute at the same time, and each goes once to the end of the queue before it
+//! computes. The others wait here, in order.
 //!
-//! Those who let us wait for their next packet have one turn between them. Handshakes that are drawn out come due together
-//! again and again; so they do not stand before those who shake hands without delay.
+//! Those who let us wait for their next packet have one turn between them, and it comes when nothing else waits to run.
+//! Handshakes that are drawn out come due together again and again; so they do not stand before those who shake hands without
+//! delay.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -92,9 +93,11 @@ impl Turns {
         loop {
             // Neither is ever closed, so there is always a permit.
             let late = if waited > LATE { self.late.acquire().await.ok() } else { None };
+            if late.is_some() {
+                yield_now().await;
+            }
             let turn = self.all.acquire().await.ok();
-            // What waits to run goes first.
-            yield_now().await;
+            behind().await;
             let step = poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx))).await;
             if step.is_ready() {
                 return;
@@ -105,6 +108,17 @@ impl Turns {
             waited += self.clock.now() - since;
         }
     }
+}
+
+/// Until what stands in the runtime's queue has run. Unlike tokio's `yield_now` it does not look for I/O first, which in a storm
+/// costs a seventh of all computing.
+async fn behind() {
+    poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        Poll::Ready(())
+    })
+    .await;
+    woken().await;
 }
 
 /// Until the task is woken, by whatever it was left waiting for.
@@ -172,7 +186,7 @@ mod tests {
             let steps = Arc::clone(&world.steps);
             world.env.scope.spawn_to_end("other", OnPanic::StopNode, async move {
                 for _ in 0..5 {
-                    yield_now().await;
+                    behind().await;
                 }
                 lock(&steps).push("other");
             });
@@ -225,11 +239,11 @@ mod tests {
         let shaking = Shaking::default();
         let over = shaking.until_dropped();
         world.handshake("handshake", shaking, &Arc::default());
-        yield_now().await;
+        behind().await;
         assert!(lock(&world.steps).is_empty());
         drop(over);
         while lock(&world.steps).is_empty() {
-            yield_now().await;
+            behind().await;
         }
     }
 }
