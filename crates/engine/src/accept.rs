@@ -98,6 +98,9 @@ impl Acceptor {
                     passage.end(&self.turn_away(arrival, remote, Refusal::Handshakes));
                     return;
                 };
+                if let Some(waits) = arrival.waits() {
+                    self.admission.told_by(id, waits.clone());
+                }
                 self.shared.env.trace("accept", 0, 0, 0, "handshake");
                 let env = self.shared.env.within(self.shared.env.scope.child("peer"));
                 let attempt = Attempt {

@@ -12,7 +12,7 @@
 //! | not proven, above it, or its host or prefix is at its limit | must prove its address (Retry), which costs us no memory |
 //! | not proven, and Retries are asked for faster than they are worth | ignored |
 //! | proven, a limit of its host or prefix reached | instead of the oldest unproven handshake of that host or prefix, else refused |
-//! | proven, all places taken | instead of the oldest unproven one; else of the oldest of the most crowded prefix, when that is more crowded than its own; else of the oldest that has had its [`grace`](HandshakeLimits::grace); else refused. Refused, too, when its host has lost such a place lately |
+//! | proven, all places taken | instead of the oldest unproven one; else of the oldest of the most crowded prefix, when that is more crowded than its own; else of the oldest that has had us wait for its [`grace`](HandshakeLimits::grace), or is [`OLD`] graces old; else refused. Refused, too, when its host has lost such a place lately |
 //! | computing time used up, in all or of its prefix | refused |
 //!
 //! The attacks. Forged addresses get Retries and never come back. One host or prefix meets its own limits, and a stranger
@@ -31,6 +31,7 @@ use std::time::Duration;
 use rookery_base::Refusal;
 use rookery_base::id::canonical_ip;
 use rookery_runtime::{Instant, TokenBucket};
+use rookery_transport::Waits;
 
 /// Handshakes that peers may have under way, and what they may cost.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +58,7 @@ pub struct HandshakeLimits {
     pub low_water: f64,
     /// Whether every arrival has to prove its address.
     pub always_retry: bool,
-    /// What a handshake may take before it can lose its place although nothing else speaks against it.
+    /// What a handshake may have us wait before it can lose its place although nothing else speaks against it.
     pub grace: Duration,
     /// How long a host that has lost its place as too slow may take nobody else's.
     pub bench: Duration,
@@ -126,6 +127,10 @@ const LINGERS: Duration = Duration::from_millis(975);
 /// What it holds until then, in bytes: measured, with 5,000 that lose their places within three seconds.
 const LINGERING: usize = 32 << 10;
 
+/// Graces after which a handshake can lose its place whoever waits for whom: when we are that slow, those who always have another
+/// packet for us would keep all places.
+const OLD: u32 = 5;
+
 /// Retries in a second: at the 0.03 ms that one costs us, half a core.
 const RETRIES: u32 = 16_384;
 /// Prefixes whose computing time is kept before those that have all of theirs back are forgotten. The table cannot grow
@@ -177,6 +182,19 @@ struct Shaking {
     host: Host,
     prefix: Prefix,
     since: Instant,
+    /// None: as far as anybody knows, all of the time.
+    waits: Option<Waits>,
+}
+
+impl Shaking {
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// How long it has had us wait.
+    fn waited(&self, now: Instant) -> Duration {
+        self.waits.as_ref().map_or_else(|| self.age(now), |waits| waits.total(now))
+    }
 }
 
 /// Computing time that is left.
@@ -271,7 +289,7 @@ impl Admission {
         }
         self.last += 1;
         let id = AttemptId(self.last);
-        self.shaking.insert(id, Shaking { host, prefix, since: now });
+        self.shaking.insert(id, Shaking { host, prefix, since: now, waits: None });
         if !proven {
             self.unproven.insert(id);
         }
@@ -280,6 +298,13 @@ impl Admission {
             ids.insert(id);
         });
         Verdict::Admit(id, instead)
+    }
+
+    /// How long a handshake has had us wait is told by these. Without them all of its time is.
+    pub fn told_by(&mut self, id: AttemptId, waits: Waits) {
+        if let Some(shaking) = self.shaking.get_mut(&id) {
+            shaking.waits = Some(waits);
+        }
     }
 
     /// A handshake is over, well or not. Idempotent: one that was replaced is over already.
@@ -362,13 +387,16 @@ impl Admission {
             self.prefixes.get(crowd).filter(|_| *count > own + 1)?.first()
         };
         let slow = || {
-            let (id, oldest) = self.shaking.first_key_value()?;
-            (now.saturating_duration_since(oldest.since) >= self.limits.grace).then_some(id)
+            let grace = self.limits.grace;
+            let mut old = self.shaking.iter().take_while(|(_, shaking)| shaking.age(now) >= grace);
+            let (id, _) =
+                old.find(|(_, shaking)| shaking.waited(now) >= grace || shaking.age(now) >= grace * OLD)?;
+            Some(id)
         };
         self.unproven.first().or_else(crowd).or_else(slow).copied()
     }
 
-    /// Remembers the host of a handshake that loses its place, if it has had its grace. One that was not proven is
+    /// Remembers the host of a handshake that loses its place, if it has had us wait for its grace. One that was not proven is
     /// nobody's fault: its address may be forged.
     fn bench(&mut self, victim: AttemptId, now: Instant) {
         while self.bench.front().is_some_and(|(since, _)| {
@@ -379,11 +407,11 @@ impl Admission {
                 self.benched.remove(&host);
             }
         }
-        let Some(Shaking { host, since, .. }) = self.shaking.get(&victim) else { return };
-        let slow = now.saturating_duration_since(*since) >= self.limits.grace;
+        let Some(shaking) = self.shaking.get(&victim) else { return };
+        let slow = shaking.waited(now) >= self.limits.grace;
         if slow && !self.limits.bench.is_zero() && !self.unproven.contains(&victim) {
-            self.benched.insert(*host, now);
-            self.bench.push_back((now, *host));
+            self.benched.insert(shaking.host, now);
+            self.bench.push_back((now, shaking.host));
         }
     }
 

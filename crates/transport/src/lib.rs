@@ -24,9 +24,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub mod quic;
 pub mod tcp;
 pub mod tls;
+mod waits;
 
 pub use quic::{Quic, QuicLimits, QuicTls};
 pub use tcp::Tcp;
+pub use waits::Waits;
 
 /// Listens and dials.
 pub trait Transport: Send + Sync + 'static {
@@ -72,6 +74,14 @@ impl Arrival {
         }
     }
 
+    /// How long its handshake will have had us wait, where the transport tells.
+    pub fn waits(&self) -> Option<&Waits> {
+        match self {
+            Self::Ready(_) => None,
+            Self::Pending(pending) => pending.waits(),
+        }
+    }
+
     /// Lets it in, whatever that still takes.
     pub fn connect(self) -> BoxFuture<'static, io::Result<Conn>> {
         self.enter().conn
@@ -109,6 +119,11 @@ pub trait Pending: Send {
 
     /// Whether the sender has proven its address: it has answered a Retry, or shows a token of an earlier connection.
     fn validated(&self) -> bool;
+
+    /// How long its handshake, once it is let in, will have had us wait, where that is known.
+    fn waits(&self) -> Option<&Waits> {
+        None
+    }
 
     /// Asks it to prove its address and come again. On one that is validated already this refuses.
     fn retry(self: Box<Self>);

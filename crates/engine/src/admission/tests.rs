@@ -74,6 +74,35 @@ fn the_oldest_unproven_goes_first_then_the_crowd_then_the_slow() {
     assert_eq!(doors.under_way(), SMALL.total - 1);
 }
 
+/// Row 21: whoever waits for us is not slow, however old it is; for ever it does not keep its place either.
+#[test]
+fn who_waits_for_us_keeps_its_place_before_who_has_us_wait() {
+    let (mut doors, now) = start(SMALL);
+    let all: Vec<(AttemptId, Waits)> = (0..8)
+        .map(|n| {
+            let (id, waits) = (admitted(doors.judge(ip(3, n, 1, 1), true, false, now)), Waits::new(now));
+            doors.told_by(id, waits.clone());
+            (id, waits)
+        })
+        .collect();
+    // The third and the sixth have said nothing since.
+    all[2].1.begin(now);
+    all[5].1.begin(now);
+    let late = now + SMALL.grace;
+    for (n, slow) in [(1, 2), (2, 5)] {
+        let verdict = doors.judge(ip(4, n, 1, 1), true, false, late);
+        assert!(matches!(verdict, Verdict::Admit(_, Some(gone)) if gone == all[slow].0), "{verdict:?}");
+    }
+    let (busy, full) = (ip(4, 3, 1, 1), Verdict::Refuse(Refusal::Handshakes));
+    assert_eq!(doors.judge(busy, true, false, late), full, "the others wait for us");
+    assert_eq!(doors.judge(ip(3, 2, 1, 1), true, false, late), Verdict::Refuse(Refusal::HandshakeEvicted));
+    let old = now + SMALL.grace * OLD;
+    let verdict = doors.judge(busy, true, false, old);
+    assert!(matches!(verdict, Verdict::Admit(_, Some(gone)) if gone == all[0].0), "{verdict:?}");
+    // It was us who were slow, so its host may take a place as any other.
+    assert!(matches!(doors.judge(ip(3, 0, 1, 1), true, false, old), Verdict::Admit(_, Some(_))));
+}
+
 /// Row 9: a host's limit refuses before anything is paid, forged arrivals cannot keep the true host out, and others are
 /// not affected. An IPv6 host has a /64, and a mapped address is its IPv4 host.
 #[test]

@@ -39,9 +39,9 @@ use std::time::Duration;
 
 use quinn::{AsyncUdpSocket, Endpoint, Incoming, VarInt};
 use rookery_base::id::canonical_addr;
-use rookery_runtime::{BoxFuture, Env};
+use rookery_runtime::{BoxFuture, Clock, Env};
 
-use crate::{Arrival, Conn, Entering, Farewell, Listener, Pending, Transport};
+use crate::{Arrival, Conn, Entering, Farewell, Listener, Pending, Transport, Waits};
 use conn::Site;
 use driver::Driver;
 use farewell::Farewells;
@@ -200,7 +200,7 @@ impl Transport for Quic {
     fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let (endpoint, site) = self.bind(at)?;
-            Ok(Box::new(Door { endpoint, site }) as Box<dyn Listener>)
+            Ok(Box::new(Door { endpoint, site, clock: self.0.env.clock }) as Box<dyn Listener>)
         })
     }
 
@@ -217,6 +217,7 @@ impl Transport for Quic {
 struct Door {
     endpoint: Endpoint,
     site: Site,
+    clock: Clock,
 }
 
 impl Listener for Door {
@@ -228,7 +229,8 @@ impl Listener for Door {
         Box::pin(async move {
             match self.endpoint.accept().await {
                 Some(incoming) => {
-                    Ok(Arrival::Pending(Box::new(AtTheDoor { incoming, site: self.site.clone() })))
+                    let waits = Waits::new(self.clock.now());
+                    Ok(Arrival::Pending(Box::new(AtTheDoor { incoming, site: self.site.clone(), waits })))
                 }
                 // The endpoint is closed: the node stops, and its scope ends the accept loop.
                 None => std::future::pending().await,
@@ -241,6 +243,7 @@ impl Listener for Door {
 struct AtTheDoor {
     incoming: Incoming,
     site: Site,
+    waits: Waits,
 }
 
 impl Pending for AtTheDoor {
@@ -250,6 +253,10 @@ impl Pending for AtTheDoor {
 
     fn validated(&self) -> bool {
         self.incoming.remote_address_validated()
+    }
+
+    fn waits(&self) -> Option<&Waits> {
+        Some(&self.waits)
     }
 
     fn retry(self: Box<Self>) {
@@ -267,9 +274,9 @@ impl Pending for AtTheDoor {
     }
 
     fn accept(self: Box<Self>) -> Entering {
-        let Self { incoming, site } = *self;
+        let Self { incoming, site, waits } = *self;
         let failed = |error| Entering { conn: Box::pin(ready(Err(conn::error(error)))), farewell: None };
-        let shaking = Shaking::default();
+        let shaking = Shaking::new(waits);
         let connecting = match shaking.making(|| incoming.accept()) {
             Ok(connecting) => connecting,
             Err(error) => return failed(error),

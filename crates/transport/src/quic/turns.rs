@@ -21,6 +21,8 @@ use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::Waits;
+
 /// Who has had us wait for this long is late: as long as a handshake keeps its place when others want it, and more than a round
 /// trip half round the world.
 const LATE: Duration = Duration::from_millis(200);
@@ -31,10 +33,18 @@ tokio::task_local! {
 }
 
 /// A handshake that is under way.
-#[derive(Clone, Default)]
-pub(super) struct Shaking(CancellationToken);
+#[derive(Clone)]
+pub(super) struct Shaking {
+    over: CancellationToken,
+    waits: Waits,
+}
 
 impl Shaking {
+    /// One that begins. `waits` will tell how long it has had us wait.
+    pub fn new(waits: Waits) -> Self {
+        Self { over: CancellationToken::new(), waits }
+    }
+
     /// What is spawned while `make` runs is this handshake's.
     pub fn making<T>(&self, make: impl FnOnce() -> T) -> T {
         MAKING.sync_scope(self.clone(), make)
@@ -47,7 +57,7 @@ impl Shaking {
 
     /// It is over, well or not, when this is dropped.
     pub fn until_dropped(&self) -> DropGuard {
-        self.0.clone().drop_guard()
+        self.over.clone().drop_guard()
     }
 }
 
@@ -76,11 +86,13 @@ impl Turns {
         let in_turn = Box::pin(async {
             tokio::select! {
                 biased;
-                () = shaking.0.cancelled() => false,
-                () = self.steps(&mut connection) => true,
+                () = shaking.over.cancelled() => false,
+                () = self.steps(&shaking.waits, &mut connection) => true,
             }
         });
         let ended = in_turn.await;
+        // What follows is the network's own handshake, which the other side begins.
+        shaking.waits.begin(self.clock.now());
         drop((self, shaking));
         if !ended {
             connection.await;
@@ -88,11 +100,11 @@ impl Turns {
     }
 
     /// Step after step, until the connection ends.
-    async fn steps(&self, connection: &mut BoxFuture<'static, ()>) {
-        let mut waited = Duration::ZERO;
+    async fn steps(&self, waits: &Waits, connection: &mut BoxFuture<'static, ()>) {
         loop {
             // Neither is ever closed, so there is always a permit.
-            let late = if waited > LATE { self.late.acquire().await.ok() } else { None };
+            let late =
+                if waits.total(self.clock.now()) > LATE { self.late.acquire().await.ok() } else { None };
             if late.is_some() {
                 yield_now().await;
             }
@@ -103,9 +115,9 @@ impl Turns {
                 return;
             }
             drop((turn, late));
-            let since = self.clock.now();
+            waits.begin(self.clock.now());
             woken().await;
-            waited += self.clock.now() - since;
+            waits.end(self.clock.now());
         }
     }
 }
@@ -147,6 +159,10 @@ mod tests {
         steps: Arc<Mutex<Vec<&'static str>>>,
     }
 
+    fn shaking() -> Shaking {
+        Shaking::new(Waits::new(Clock::system().now()))
+    }
+
     impl World {
         fn new(at_once: usize) -> Self {
             let env = Env::system();
@@ -177,7 +193,7 @@ mod tests {
         for over in [false, true] {
             let world = World::new(2);
             for _ in 0..100 {
-                let shaking = Shaking::default();
+                let shaking = shaking();
                 if over {
                     drop(shaking.until_dropped());
                 }
@@ -201,11 +217,11 @@ mod tests {
     async fn those_who_let_us_wait_have_one_turn_between_them() {
         let (world, late, prompt) = (World::new(1), Arc::<Notify>::default(), Arc::<Notify>::default());
         for _ in 0..50 {
-            world.handshake("late", Shaking::default(), &late);
+            world.handshake("late", shaking(), &late);
         }
         world.env.clock.sleep(2 * LATE).await;
         for _ in 0..10 {
-            world.handshake("prompt", Shaking::default(), &prompt);
+            world.handshake("prompt", shaking(), &prompt);
         }
         world.env.clock.sleep(LATE / 2).await;
         lock(&world.steps).clear();
@@ -222,8 +238,7 @@ mod tests {
     async fn a_turn_comes_back_from_whoever_is_dropped() {
         let turns = Arc::new(Turns::new(1, Clock::system()));
         let held = turns.all.acquire().await;
-        let mut waiting =
-            Box::pin(Arc::clone(&turns).drive(Shaking::default(), Box::pin(std::future::pending())));
+        let mut waiting = Box::pin(Arc::clone(&turns).drive(shaking(), Box::pin(std::future::pending())));
         assert!(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await.is_pending());
         drop(held);
         // It has been given the turn, and has not run since.
@@ -236,7 +251,7 @@ mod tests {
     async fn whoever_has_shaken_hands_or_been_told_to_go_waits_for_no_turn() {
         let world = World::new(1);
         let _held = world.turns.all.acquire().await;
-        let shaking = Shaking::default();
+        let shaking = shaking();
         let over = shaking.until_dropped();
         world.handshake("handshake", shaking, &Arc::default());
         behind().await;
