@@ -176,6 +176,8 @@ fn a_storm_of_a_thousand_passes_and_computing_time_is_bounded() {
 #[test]
 fn a_flood_of_forged_addresses_holds_a_quarter_at_most() {
     let (mut doors, now) = start(HandshakeLimits::PUBLIC);
+    let (total, retries) = (HandshakeLimits::PUBLIC.total, RETRIES as usize);
+    let quarter = total / 4;
     let mut counts = [0_usize; 3];
     for n in 0..100_000_u32 {
         let [_, b, c, d] = n.to_be_bytes();
@@ -186,14 +188,17 @@ fn a_flood_of_forged_addresses_holds_a_quarter_at_most() {
             Verdict::Refuse(why) => panic!("an unproven arrival was refused: {why}"),
         }
     }
-    assert_eq!(counts, [128, 16_384, 100_000 - 128 - 16_384]);
-    assert_eq!((doors.under_way(), doors.purses.len() <= 128), (128, true));
-    for n in 0..384_u16 {
-        let [b, c] = n.to_be_bytes();
-        admitted(doors.judge(ip(200, b, c, 1), true, false, now));
+    assert_eq!(counts, [quarter, retries, 100_000 - quarter - retries]);
+    assert_eq!((doors.under_way(), doors.purses.len() <= quarter), (quarter, true));
+    let ip_of = |a, n: usize| {
+        let [b, c] = (n as u16).to_be_bytes();
+        ip(a, b, c, 1)
+    };
+    for n in quarter..total {
+        admitted(doors.judge(ip_of(200, n), true, false, now));
     }
-    for n in 0..128 {
-        let honest = doors.judge(ip(201, n, 1, 1), true, false, now);
+    for n in 0..quarter {
+        let honest = doors.judge(ip_of(201, n), true, false, now);
         assert!(matches!(honest, Verdict::Admit(_, Some(_))), "the forged make room: {honest:?}");
     }
 }

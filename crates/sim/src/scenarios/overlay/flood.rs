@@ -28,13 +28,15 @@ const FORGER: u32 = 1000;
 const FLOODER: u32 = 1001;
 const LOITERERS: std::ops::Range<u32> = 1100..1160;
 /// First flights that are sent again and again, from ever new addresses.
-const FLIGHTS: usize = 150;
+const FLIGHTS: usize = 300;
 /// How long the attack lasts: longer than a connection may take to come about, so that forged ones meet their deadline.
 const ATTACK: Duration = Duration::from_secs(15);
 /// Who says no hello has half a minute for it, and the attack has lasted a part of that.
 const THROWN_OUT_WITHIN: Duration = Duration::from_secs(30);
 /// Forged first flights in a second: above the low-water mark of handshakes within half of one.
-const FORGED: u32 = 200;
+const FORGED: u32 = 600;
+/// They come in so many bursts a second, as steps of the world are a few milliseconds.
+const BURSTS: u32 = 200;
 /// The flooder sends a hundred times the messages that a peer may: 10,000 in a second.
 const FLOOD: u64 = 100;
 /// Messages in a second that the server takes of one peer, and at once.
@@ -77,14 +79,14 @@ pub(super) async fn forge(
     let mut rng = ow.world.rng("forger", 0);
     let end = ow.world.clock().now() + lasts;
     while ow.world.clock().now() < end {
-        for _ in 0..per_second / FORGED {
+        for _ in 0..per_second / BURSTS {
             let [_, a, b, c] = rng.random::<[u8; 4]>();
             let from = SocketAddr::new(Ipv4Addr::new(100, a, b, c).into(), rng.random_range(1024..=u16::MAX));
             for datagram in &flights[rng.random_range(0..flights.len())] {
                 ow.world.fabric().forge(from, to, datagram.clone());
             }
         }
-        ow.world.pass(Duration::from_secs(1) / FORGED).await;
+        ow.world.pass(Duration::from_secs(1) / BURSTS).await;
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ pub struct Siege {
 
 impl Siege {
     /// As the scenario has it.
-    pub const SMALL: Self = Self { honest: 6, forged: 200, slow: 40, lasts: Duration::from_secs(5) };
+    pub const SMALL: Self = Self { honest: 6, forged: 400, slow: 40, lasts: Duration::from_secs(5) };
     /// A hundred thousand addresses and five thousand slow handshakes; as many honest nodes as a public node has slots for.
     pub const LARGE: Self = Self { honest: 25, forged: 10_000, slow: 5_000, lasts: Duration::from_secs(12) };
 }
@@ -72,7 +72,7 @@ const LOITERERS: std::ops::Range<u32> = 1100..1110;
 const TWINS: std::ops::Range<u32> = 2000..2004;
 const SLOW: u32 = 10_000;
 /// First flights that are sent again and again: more than may be under way before addresses have to be proven.
-const FLIGHTS: usize = 150;
+const FLIGHTS: usize = 300;
 /// The flooder sends a hundred times the messages that a peer may: 10,000 in a second.
 const FLOOD: u64 = 100;
 /// The siege is at its worst by then: honest nodes come from here on, until as long before its end.
