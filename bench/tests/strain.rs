@@ -48,9 +48,32 @@ fn attacks_reach_the_server_and_honest_peers_get_through() {
     assert_eq!(anyone["cost"]["accounts_after"]["retried"], 0, "{anyone}");
     assert_eq!(anyone["cost"]["accounts_after"]["shaking"], 20, "{anyone}");
     let flood = line("attack flood --count 2000 --seconds 1 --json");
-    assert_eq!(flood["cost"]["attacker"]["closed"], Value::Null, "{flood}");
+    let flooder = &flood["cost"]["attackers"][0];
+    assert_eq!((&flooder["closed"], flooder["taken"].as_u64() > Some(0)), (&Value::Null, true), "{flood}");
     for line in [proven, anyone, flood] {
+        assert_eq!(line["gained"], 0.0, "{line}");
         assert_eq!((&line["honest_under"]["failed"], &line["balanced"]), (&0.into(), &true.into()), "{line}");
+    }
+}
+
+#[test]
+fn nobody_is_taken_for_somebody_else() {
+    for kind in ["thief", "relay", "replay"] {
+        let line = line(&format!("attack {kind} --count 5 --seconds 6 --json"));
+        let impostor = &line["cost"]["attackers"][0];
+        assert_eq!((&impostor["acts"], &line["gained"]), (&5.into(), &0.0.into()), "{kind}: {line}");
+        assert_eq!(
+            (&line["honest_under"]["failed"], &line["balanced"]),
+            (&0.into(), &true.into()),
+            "{kind}: {line}"
+        );
+        let accounts = &line["cost"]["accounts_after"];
+        // They have come as far as the server, and a thief was told no each time.
+        assert!(
+            accounts["arrived"].as_u64() > line["cost"]["accounts_before"]["arrived"].as_u64(),
+            "{kind}: {line}"
+        );
+        assert_eq!(impostor["told_no"].as_u64().unwrap_or(5), 5, "{kind}: {line}");
     }
 }
 

@@ -11,7 +11,7 @@ use super::server::{Admit, Serving};
 pub const USAGE: &[&str] = &[
     "bench churn [--peers N] [--per-second R] [--minutes M] [--idle S] [--json]    1,000 peers, 50 a second, 1 minute",
     "bench crowd [--peers N] [--minutes M] [--idle S] [--only] [--json]           10, 100, 1,000 .. N idle peers",
-    "bench attack half-open|prefix|slow|flood|all [--count N] [--seconds S] [--no-retry | --always-retry] [--json]",
+    "bench attack half-open|prefix|slow|flood|thief|relay|replay|all [--count N] [--seconds S] [--no-retry | --always-retry] [--json]",
     "bench fairness [--peers N] [--seconds S] [--json]",
 ];
 
@@ -213,6 +213,10 @@ impl Read {
                     (ALL, None) => Kind::ALL.map(|(_, kind)| kind).to_vec(),
                     (name, _) => vec![one_of(name, &Kind::ALL)?],
                 };
+                let least = kinds.iter().map(|kind| kind.least_seconds()).max().unwrap_or(1);
+                if seconds < least {
+                    return Err(format!("{name} takes {least} seconds at least"));
+                }
                 let acts = |kind: Kind| (kind, self.count.unwrap_or_else(|| kind.acts(seconds)));
                 let (acts, admit) =
                     (kinds.into_iter().map(acts).collect(), self.admit.unwrap_or(Admit::Public));
@@ -239,7 +243,11 @@ impl Read {
                 honest: number(honest, MOST_PEERS)?,
                 at: at.parse().map_err(|_| format!("{at} is not IP:PORT"))?,
             },
-            ("attack", _) => return Err("attack takes one of half-open, prefix, slow, flood, all".into()),
+            ("attack", _) => {
+                return Err(
+                    "attack takes one of half-open, prefix, slow, flood, thief, relay, replay, all".into()
+                );
+            }
             (_, names) => return Err(format!("{command} does not take {names:?}")),
         })
     }
@@ -309,6 +317,7 @@ mod tests {
             ("attack", "nobody"),
             ("attack", "slow flood"),
             ("attack", "all --count 5"),
+            ("attack", "thief --seconds 3"),
             ("fairness", "--seconds x"),
             (SERVE, ""),
             (PEERS, "5"),

@@ -56,10 +56,15 @@ impl Server {
         let (address, identity) = invitation.split_once('/').ok_or("an invitation is ADDRESS/IDENTITY")?;
         Ok(Self { address: address.parse().map_err(said)?, identity: identity.to_owned() })
     }
+
+    /// The same, reached at this address.
+    pub fn at(&self, address: SocketAddr) -> Self {
+        Self { address, identity: self.identity.clone() }
+    }
 }
 
 /// A connected peer.
-struct Peer {
+pub struct Peer {
     identity: Identity,
     sockets: Mutable,
     handle: Handle,
@@ -109,7 +114,8 @@ pub fn identity() -> Outcome<Identity> {
 }
 
 impl Peer {
-    async fn connect(identity: Identity, from: SocketAddr, to: &Server) -> Outcome<Self> {
+    /// Connects one with this identity, bound here, and sees that it is the server that answers.
+    pub async fn connect(identity: Identity, from: SocketAddr, to: &Server) -> Outcome<Self> {
         let sockets = Mutable::default();
         let builder = Builder::new(NETWORK).identity(identity.clone()).local().outbound(0).listen(from);
         let (node, handle) =
@@ -122,7 +128,13 @@ impl Peer {
         Ok(Self { identity, sockets, handle, server, node })
     }
 
-    async fn ask(&self) -> Outcome<()> {
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Asks, and sees that the answer is right.
+    pub async fn ask(&self) -> Outcome<()> {
         let most = QUESTION.len() as u64;
         let answer = self.handle.request(self.server, service(), Vec::new(), QUESTION, DEADLINE, most).await;
         let (_, got) = answer.map_err(said)?;
@@ -130,7 +142,7 @@ impl Peer {
     }
 
     /// Is gone, with a goodbye or without one.
-    fn end(self, how: Ending) {
+    pub fn end(self, how: Ending) {
         match how {
             Ending::Closed => {}
             Ending::Lost => self.sockets.lose(LOST),

@@ -75,11 +75,11 @@ pub async fn attack(count: usize, to: SocketAddr, over: Duration) -> Outcome<Val
     };
     let rest = over.saturating_sub(clock.elapsed());
     clock.sleep(rest).await;
-    Ok(json!({ "acts": count, "taken": taken.get(), "closed": closed }))
+    Ok(json!({ "acts": count, "taken": taken.get(), "closed": closed, "sessions": 1 }))
 }
 
-/// What a peer says that is no node.
-fn hello(identity: &Identity, to: SocketAddr) -> Hello {
+/// What a peer says that is no node, and names the keys of this identity.
+pub fn hello(identity: &Identity, to: SocketAddr) -> Hello {
     Hello {
         version: hello::VERSION,
         min_version: hello::MIN_VERSION,
@@ -91,7 +91,7 @@ fn hello(identity: &Identity, to: SocketAddr) -> Hello {
         listen_port: 0,
         addrs: Vec::new(),
         observed: Some(to),
-        agent: "flood".into(),
+        agent: "attacker".into(),
         extra: None,
     }
 }

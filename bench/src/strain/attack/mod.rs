@@ -6,6 +6,9 @@
 //! | `prefix` | the same, each from its own address, spread over the networks of 127.0.0.0/8 |
 //! | `slow` | a handshake from an address of its own, which it proves; it says one thing a second and never ends |
 //! | `flood` | a message of one connected peer, which sends 100 times what the rate of its kind allows and minds no limit |
+//! | `thief` | a hello with the keys of an honest peer, on a connection that has proven another |
+//! | `relay` | an honest peer dials somebody in the middle, who carries what it and the server say to each other |
+//! | `replay` | all datagrams of an honest peer's connection again, from elsewhere, after it has gone |
 //! | `all` | all of these at once |
 //!
 //! Four times the same length, in turn: honest peers alone; the attack alone, which gives its cost; honest peers while the
@@ -17,9 +20,11 @@
 //! Honest peers come from addresses of their own, connect, ask and leave, at a fixed rate whether or not earlier ones are
 //! through. The cost of an act is the server's CPU and memory of the attack alone, less what it uses alone in the same
 //! time, divided by the acts. What the server holds at the end of an attack is held against what it held before and the
-//! bytes that handshakes may hold by its limits.
+//! bytes that handshakes may hold by its limits. Whoever poses as somebody else may gain nothing: the server must have had
+//! as many sessions as honest peers, and whoever has proven its own key, account for ([`impostor`]).
 
 mod flood;
+mod impostor;
 mod initial;
 mod raw;
 mod report;
@@ -63,15 +68,21 @@ pub enum Kind {
     Prefix,
     Slow,
     Flood,
+    Thief,
+    Relay,
+    Replay,
 }
 
 impl Kind {
     /// All of them, with their names on the command line.
-    pub const ALL: [(&str, Self); 4] = [
+    pub const ALL: [(&str, Self); 7] = [
         ("half-open", Self::HalfOpen),
         ("prefix", Self::Prefix),
         ("slow", Self::Slow),
         ("flood", Self::Flood),
+        ("thief", Self::Thief),
+        ("relay", Self::Relay),
+        ("replay", Self::Replay),
     ];
 
     /// Its name.
@@ -79,16 +90,28 @@ impl Kind {
         Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
     }
 
+    /// Seconds that it needs at least.
+    pub fn least_seconds(self) -> u64 {
+        match self {
+            Self::Thief | Self::Relay | Self::Replay => impostor::LEAST,
+            _ => 1,
+        }
+    }
+
     /// Acts when none are asked for, in an attack of so many seconds.
     pub fn acts(self, seconds: u64) -> usize {
+        let each_second =
+            |acts| usize::try_from(seconds).map_or(usize::MAX, |seconds| seconds.saturating_mul(acts));
         match self {
             Self::HalfOpen => 1_000,
             Self::Prefix => 100_000,
             Self::Slow => 5_000,
             // A hundred times the hundred a second that a peer may send.
-            Self::Flood => {
-                usize::try_from(seconds).map_or(usize::MAX, |seconds| seconds.saturating_mul(10_000))
-            }
+            Self::Flood => each_second(10_000),
+            // Each computes as much as an honest peer, on the same machine.
+            Self::Thief => each_second(10),
+            Self::Relay => each_second(2),
+            Self::Replay => each_second(20),
         }
     }
 }
@@ -98,9 +121,10 @@ pub fn attacker(asked: &Attacker) -> Outcome<()> {
     nice(LAST_IN_LINE).map_err(said)?;
     make_room(asked.count.min(match asked.kind {
         Kind::Slow => asked.count,
-        Kind::HalfOpen | Kind::Prefix | Kind::Flood => raw::OPEN,
+        _ => raw::OPEN,
     }))?;
-    let to = Server::read(&asked.at)?.address;
+    let server = Server::read(&asked.at)?;
+    let to = server.address;
     let runtime = runtime()?;
     let over = Duration::from_secs(asked.seconds);
     let flight = runtime.block_on(raw::record())?;
@@ -114,6 +138,9 @@ pub fn attacker(asked: &Attacker) -> Outcome<()> {
         Kind::HalfOpen | Kind::Prefix => runtime.block_on(raw::replay(asked, to, &flight))?,
         Kind::Slow => runtime.block_on(slow::attack(slow, &flight, to, over))?,
         Kind::Flood => runtime.block_on(flood::attack(asked.count, to, over))?,
+        Kind::Thief => runtime.block_on(impostor::thief(asked.count, &server, over, asked.round))?,
+        Kind::Relay => runtime.block_on(impostor::relay(asked.count, &server, over))?,
+        Kind::Replay => runtime.block_on(impostor::replay(asked.count, &server, over, asked.round))?,
     };
     say(&done);
     Ok(())

@@ -40,6 +40,10 @@ impl Report<'_> {
         if self.last["balanced"] != true || self.last["panics"] != 0 {
             return Err("the accounts are off, or something panicked".into());
         }
+        let gained = number(&line, "gained")?;
+        if gained > 0.0 {
+            return Err(format!("somebody was taken for somebody else: {gained} gained"));
+        }
         let (grown, bound) = (number(&line, "rss_kb_grown")?, number(&line, "handshakes_kb_bound")?);
         if grown > bound {
             return Err(format!("the server has grown by {grown} kB, {bound} may be held by handshakes"));
@@ -59,6 +63,7 @@ impl Report<'_> {
             "acts": self.asked.acts.iter().map(|(kind, count)| json!([kind.name(), count])).collect::<Vec<_>>(),
             "seconds": self.asked.seconds,
             "cost": self.cost,
+            "gained": self.gained()?,
             "honest_alone": self.alone,
             "honest_elsewhere": self.elsewhere,
             "honest_under": self.attacked,
@@ -70,6 +75,18 @@ impl Report<'_> {
             "accounts_last": self.last["accounts"],
             "balanced": self.last["balanced"],
         }))
+    }
+
+    /// Sessions that the server had in the attack alone and nobody accounts for, and what attackers have told of their own gain.
+    fn gained(&self) -> Outcome<f64> {
+        let sessions = |accounts: &Value| {
+            let ended = accounts["ended"].as_object().into_iter().flat_map(|ended| ended.values());
+            ended.filter_map(Value::as_f64).sum::<f64>() + accounts["live"].as_f64().unwrap_or(0.0)
+        };
+        let attackers = self.cost["attackers"].as_array().ok_or("nobody attacked")?;
+        let told = |name: &str| attackers.iter().filter_map(|attacker| attacker[name].as_f64()).sum::<f64>();
+        let had = sessions(&self.cost["accounts_after"]) - sessions(&self.cost["accounts_before"]);
+        Ok(told("gained") + (had - told("sessions")).max(0.0))
     }
 
     fn tables(&self, line: &Value) {
@@ -93,6 +110,7 @@ impl Report<'_> {
             shown(cost, "cores", 2),
         );
         println!("attackers: {}", cost["attackers"]);
+        println!("taken for somebody else: {}", shown(line, "gained", 0));
         println!(
             "accounts before it: {}\naccounts after it:  {}\nafter the next one: {}",
             cost["accounts_before"], cost["accounts_after"], self.last["accounts"]
