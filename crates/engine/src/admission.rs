@@ -12,8 +12,8 @@
 //! | not proven, above it, or its host or prefix is at its limit | must prove its address (Retry), which costs us no memory |
 //! | not proven, and Retries are asked for faster than they are worth | ignored |
 //! | proven, a limit of its host or prefix reached | instead of the oldest unproven handshake of that host or prefix, else refused |
-//! | proven, all places taken | instead of the oldest unproven one; else of the oldest of the most crowded prefix, when that is more crowded than its own; else of the oldest that has had us wait for its [`grace`](HandshakeLimits::grace), or is [`OLD`] graces old; else refused. Refused, too, when its host has lost such a place lately |
-//! | computing time used up, in all or of its prefix | refused |
+//! | proven, all places taken | instead of the oldest unproven one; else of the oldest that has had us wait for its [`grace`](HandshakeLimits::grace) or is [`OLD`] graces old, of the most crowded prefix first, when that is more crowded than its own; else of that prefix's oldest; else refused. Refused, too, when its host has lost such a place lately |
+//! | computing time used up, in all or of its prefix, or more of its prefix's than of all | refused |
 //!
 //! The attacks. Forged addresses get Retries and never come back. One host or prefix meets its own limits, and a stranger
 //! who forges a host's address cannot keep that host out, because the proven go first. Slow handshakes that never finish
@@ -73,9 +73,10 @@ impl HandshakeLimits {
     /// burst allows for two seconds, it is the grace.
     /// per_ip: two users behind one address translation, twice. per_prefix: an eighth, so that no customer network holds
     /// them all. bytes_each: 77 kB measured for a half-open handshake over QUIC with ML-DSA-65. bytes: what `total` needs,
-    /// and a third more, so that the count binds first. cpu_each: 0.3 ms measured with ML-DSA-65. cpu_burst: two seconds are
+    /// and two fifths more, so that the count binds first. cpu_each: 0.3 ms measured with ML-DSA-65. cpu_burst: two seconds are
     /// 6,667 handshakes, six storms of a thousand. cpu_share: half a core, so that shaking hands never starves serving.
-    /// prefix_part: no customer network costs more than a quarter. low_water: a quarter; honest bursts stay under it, and
+    /// prefix_part: a hundred handshakes a second for good are more than the newcomers of any customer network, and it takes more
+    /// than sixteen of these to use all of it up. low_water: a quarter; honest bursts stay under it, and
     /// forged addresses never hold more.
     /// grace: three round trips of 66 ms; it counts only while all places are taken. bench: so that whoever comes again at
     /// once is heard once a minute: a hundred thousand hosts of such are the 1,666 a second. connect: a first flight that is
@@ -89,7 +90,7 @@ impl HandshakeLimits {
         cpu_burst: Duration::from_secs(2),
         cpu_share: 0.5,
         cpu_each: Duration::from_micros(300),
-        prefix_part: 4,
+        prefix_part: 16,
         low_water: 0.25,
         always_retry: false,
         grace: Duration::from_millis(200),
@@ -129,8 +130,8 @@ const LINGERS: Duration = Duration::from_millis(975);
 const LINGERING: usize = 32 << 10;
 
 /// Graces after which a handshake can lose its place whoever waits for whom: when we are that slow, those who always have another
-/// packet for us would keep all places.
-const OLD: u32 = 5;
+/// packet for us would keep all places. So all places change hands faster than computing time allows handshakes for good.
+const OLD: u32 = 3;
 
 /// Retries in a second: at the 0.03 ms that one costs us, half a core.
 const RETRIES: u32 = 16_384;
@@ -138,8 +139,9 @@ const RETRIES: u32 = 16_384;
 /// without bound: each entry was paid for by a handshake, and is back to full within seconds.
 const PREFIXES: usize = 1024;
 
-/// Hosts that are kept because they have lost a place as too slow; of more, the oldest are forgotten. A megabyte at most.
-const BENCHED: usize = 16_384;
+/// Hosts that are kept because they have lost a place as too slow; of more, the oldest are forgotten. A minute of the most that
+/// computing time allows for good; six megabytes.
+const BENCHED: usize = 100_000;
 
 /// A handshake under way. Numbers only grow, so the smallest is the oldest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -219,6 +221,13 @@ impl Purse {
     }
 }
 
+/// What is left after a handshake.
+#[derive(Debug, Clone, Copy)]
+struct Paid {
+    purse: Purse,
+    own: Purse,
+}
+
 /// The limit that an arrival meets first.
 enum Over {
     Host,
@@ -277,13 +286,13 @@ impl Admission {
         if !proven && (self.limits.always_retry || self.is_high(now) || self.over(host, prefix).is_some()) {
             return if self.retries.take(now).is_ok() { Verdict::Retry } else { Verdict::Ignore };
         }
-        let instead = match self.room(host, prefix, now) {
-            Ok(instead) => instead,
-            Err(refusal) => return Verdict::Refuse(refusal),
-        };
-        if let Err(refusal) = self.pay(prefix, now) {
-            return Verdict::Refuse(refusal);
-        }
+        // In this order, because looking for room may take a look at every handshake.
+        let (instead, paid) =
+            match self.price(prefix, now).and_then(|paid| Ok((self.room(host, prefix, now)?, paid))) {
+                Ok(both) => both,
+                Err(refusal) => return Verdict::Refuse(refusal),
+            };
+        self.pay(prefix, paid, now);
         if let Some(victim) = instead {
             self.bench(victim, now);
             self.ended(victim);
@@ -383,18 +392,23 @@ impl Admission {
 
     fn worst(&self, prefix: Prefix, now: Instant) -> Option<AttemptId> {
         let own = self.prefixes.get(&prefix).map_or(0, BTreeSet::len);
-        let crowd = || {
-            let (count, crowd) = self.crowds.last()?;
-            self.prefixes.get(crowd).filter(|_| *count > own + 1)?.first()
-        };
+        let crowd = self.crowds.last().filter(|(count, _)| *count > own + 1);
+        let crowd = crowd.and_then(|(_, crowd)| self.prefixes.get(crowd)).and_then(BTreeSet::first);
+        let slow_one =
+            |id: &&AttemptId| self.shaking.get(id).is_some_and(|shaking| self.is_slow(shaking, now));
         let slow = || {
-            let grace = self.limits.grace;
-            let mut old = self.shaking.iter().take_while(|(_, shaking)| shaking.age(now) >= grace);
-            let (id, _) =
-                old.find(|(_, shaking)| shaking.waited(now) >= grace || shaking.age(now) >= grace * OLD)?;
-            Some(id)
+            let old = |shaking: &Shaking| shaking.age(now) >= self.limits.grace;
+            let mut old = self.shaking.iter().take_while(|(_, shaking)| old(shaking));
+            old.find(|(_, shaking)| self.is_slow(shaking, now)).map(|(id, _)| id)
         };
-        self.unproven.first().or_else(crowd).or_else(slow).copied()
+        let slowest = || crowd.filter(slow_one).or_else(slow).or(crowd);
+        self.unproven.first().or_else(slowest).copied()
+    }
+
+    /// Whether it can lose its place although nothing else speaks against it.
+    fn is_slow(&self, shaking: &Shaking, now: Instant) -> bool {
+        let grace = self.limits.grace;
+        shaking.waited(now) >= grace || shaking.age(now) >= grace * OLD
     }
 
     /// Remembers the host of a handshake that loses its place, if it has had us wait for its grace. One that was not proven is
@@ -427,8 +441,8 @@ impl Admission {
         Income { most: self.limits.cpu_burst.as_secs_f64() / part, per_second: self.limits.cpu_share / part }
     }
 
-    /// Takes a handshake's computing time, from the whole and from the prefix's part of it.
-    fn pay(&mut self, prefix: Prefix, now: Instant) -> Result<(), Refusal> {
+    /// What is left of the whole and of the prefix's part after a handshake's computing time.
+    fn price(&self, prefix: Prefix, now: Instant) -> Result<Paid, Refusal> {
         let price = self.limits.cpu_each.as_secs_f64();
         let (all, part) = (self.income(1), self.income(self.limits.prefix_part));
         let full = Purse { seconds: part.most, at: now };
@@ -437,18 +451,23 @@ impl Admission {
         if purse.seconds < price {
             return Err(Refusal::HandshakeCpu);
         }
-        if own.seconds < price {
+        let behind = own.seconds / part.most < 1.0 - purse.seconds / all.most;
+        if own.seconds < price || (behind && self.limits.prefix_part > 1) {
             return Err(Refusal::HandshakesPerPrefix);
         }
         purse.seconds -= price;
         own.seconds -= price;
+        Ok(Paid { purse, own })
+    }
+
+    fn pay(&mut self, prefix: Prefix, Paid { purse, own }: Paid, now: Instant) {
         self.purse = purse;
         self.purses.insert(prefix, own);
         if self.purses.len() >= self.sweep_at {
+            let part = self.income(self.limits.prefix_part);
             self.purses.retain(|_, purse| purse.at(now, part).seconds < part.most);
             self.sweep_at = PREFIXES.max(2 * self.purses.len());
         }
-        Ok(())
     }
 }
 

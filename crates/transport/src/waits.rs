@@ -1,13 +1,17 @@
 //! Who keeps whom waiting in a handshake.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::Duration;
 
 use rookery_runtime::Instant;
 
-/// How long the other side has had us wait in its handshake, as far as its transport knows. What waits for our own computing does
-/// not count, and what is still under way in the network does. One writes, others may look. Cloning gives another handle.
+/// How long the other side has had us wait in its handshake, as far as its transport knows: from the end of one of our steps to the
+/// beginning of our work on the next. What waits for a turn to compute does not count; what is still under way in the network,
+/// unread, or in the runtime's queue does. One writes, others may look. Cloning gives another handle.
 #[derive(Debug, Clone)]
 pub struct Waits(Arc<Kept>);
 
@@ -39,13 +43,13 @@ impl Waits {
     pub fn end(&self, now: Instant) {
         let since = self.0.since.swap(NONE, Relaxed);
         if since != NONE {
-            self.0.over.fetch_add(self.at(now).saturating_sub(since), Relaxed);
+            self.0.over.fetch_add(self.at(now).saturating_sub(since), Release);
         }
     }
 
     /// All waits together. One that ends meanwhile may be missing from it.
     pub fn total(&self, now: Instant) -> Duration {
-        let (over, since) = (self.0.over.load(Relaxed), self.0.since.load(Relaxed));
+        let (over, since) = (self.0.over.load(Acquire), self.0.since.load(Relaxed));
         let under_way = if since == NONE { 0 } else { self.at(now).saturating_sub(since) };
         Duration::from_micros(over + under_way)
     }
