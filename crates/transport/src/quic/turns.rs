@@ -7,7 +7,7 @@
 //! the arrival: no more hold one than can compute at the same time, and each goes once to the end of the queue before it
 //! computes. The others wait here, in order.
 //!
-//! Those who let us wait for their next packet have one turn between them, and it comes when nothing else waits to run.
+//! Those who have let us wait for long in all ([`LATE`]) have one turn between them, and it comes when nothing else waits to run.
 //! Handshakes that are drawn out come due together again and again; so they do not stand before those who shake hands without
 //! delay.
 
@@ -23,8 +23,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::Waits;
 
-/// Who has had us wait for this long is late: as long as a handshake keeps its place when others want it, and more than a round
-/// trip half round the world.
+/// Who has had us wait for this long is late: as long as a public node's handshake keeps its place when others want it, and more
+/// than a round trip half round the world.
 const LATE: Duration = Duration::from_millis(200);
 
 tokio::task_local! {
@@ -122,7 +122,7 @@ impl Turns {
     }
 }
 
-/// Until what stands in the runtime's queue has run. Unlike tokio's `yield_now` it does not look for I/O first, which in a storm
+/// Until what stands in the queue of the runtime's thread that runs it has run. Unlike tokio's `yield_now` it does not look for I/O first, which in a storm
 /// costs a seventh of all computing.
 async fn behind() {
     poll_fn(|cx| {
