@@ -12,7 +12,7 @@
 //! | not proven, above it, or its host or prefix is at its limit | must prove its address (Retry), which costs us no memory |
 //! | not proven, and Retries are asked for faster than they are worth | ignored |
 //! | proven, a limit of its host or prefix reached | instead of the oldest unproven handshake of that host or prefix, else refused |
-//! | proven, all places taken | instead of the oldest unproven one; else of the oldest that has had us wait for its [`grace`](HandshakeLimits::grace) or is [`OLD`] graces old, of the most crowded prefix first, when that is more crowded than its own; else of that prefix's oldest; else refused. Refused, too, when its host has lost such a place lately |
+//! | proven, all places taken | instead of the oldest unproven one; else of the oldest that has had us wait for its [`grace`](HandshakeLimits::grace) or is three graces old, of the most crowded prefix first, when that is more crowded than its own; else of that prefix's oldest; else refused. Refused, too, when its host has lost such a place lately |
 //! | computing time used up, in all or of its prefix, or more of its prefix's than of all | refused |
 //!
 //! The attacks. Forged addresses get Retries and never come back. One host or prefix meets its own limits, and a stranger

@@ -122,8 +122,8 @@ impl Turns {
     }
 }
 
-/// Until what stands in the queue of the runtime's thread that runs it has run. Unlike tokio's `yield_now` it does not look for I/O first, which in a storm
-/// costs a seventh of all computing.
+/// Until what stands in the queue of the thread that runs it has run. Unlike tokio's `yield_now` it does not look for I/O first,
+/// which in a storm costs a fifth of all computing.
 async fn behind() {
     poll_fn(|cx| {
         cx.waker().wake_by_ref();
