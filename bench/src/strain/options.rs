@@ -243,11 +243,7 @@ impl Read {
                 honest: number(honest, MOST_PEERS)?,
                 at: at.parse().map_err(|_| format!("{at} is not IP:PORT"))?,
             },
-            ("attack", _) => {
-                return Err(
-                    "attack takes one of half-open, prefix, slow, flood, thief, relay, replay, all".into()
-                );
-            }
+            ("attack", _) => return Err(format!("attack takes one of {}, {ALL}", names(&Kind::ALL))),
             (_, names) => return Err(format!("{command} does not take {names:?}")),
         })
     }
@@ -265,10 +261,12 @@ fn minutes(text: &str) -> Outcome<f64> {
 
 fn one_of<T: Copy>(text: &str, choices: &[(&str, T)]) -> Outcome<T> {
     let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
-    found.ok_or_else(|| {
-        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-        format!("{text} is none of {}", names.join(", "))
-    })
+    found.ok_or_else(|| format!("{text} is none of {}", names(choices)))
+}
+
+fn names<T>(choices: &[(&str, T)]) -> String {
+    let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]

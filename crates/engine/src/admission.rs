@@ -287,11 +287,11 @@ impl Admission {
             return if self.retries.take(now).is_ok() { Verdict::Retry } else { Verdict::Ignore };
         }
         // In this order, because looking for room may take a look at every handshake.
-        let (instead, paid) =
-            match self.price(prefix, now).and_then(|paid| Ok((self.room(host, prefix, now)?, paid))) {
-                Ok(both) => both,
-                Err(refusal) => return Verdict::Refuse(refusal),
-            };
+        let may_begin = self.price(prefix, now).and_then(|paid| Ok((paid, self.room(host, prefix, now)?)));
+        let (paid, instead) = match may_begin {
+            Ok(both) => both,
+            Err(refusal) => return Verdict::Refuse(refusal),
+        };
         self.pay(prefix, paid, now);
         if let Some(victim) = instead {
             self.bench(victim, now);

@@ -106,6 +106,7 @@ impl Turns {
             let late =
                 if waits.total(self.clock.now()) > LATE { self.late.acquire().await.ok() } else { None };
             if late.is_some() {
+                // All that waits to run goes first, also what has just arrived.
                 yield_now().await;
             }
             let turn = self.all.acquire().await.ok();
