@@ -130,6 +130,7 @@ metrics! {
     known_addresses: Gauge = Gauge::default(), "known_addresses", "Addresses in the book.";
     udp_receive_buffer_bytes: Gauge = Gauge::default(), "udp_receive_buffer_bytes", "Receive buffer that the system granted to the UDP socket that was bound last, as it states it.";
     udp_ring_dropped: Counter = Counter::default(), "udp_ring_dropped", "Datagrams dropped because the memory that stands in for a small receive buffer was full.";
+    quic_passed_over: Counter = Counter::default(), "quic_passed_over", "First packets of QUIC connections that were passed over, because another of the same flight had just been answered.";
     quic_rtt_seconds: Histogram = seconds(), "quic_rtt_seconds", "Smoothed round-trip time of QUIC connections, each at its end.";
     quic_sent_packets: Counter = Counter::default(), "quic_sent_packets", "Packets sent on QUIC connections that have ended.";
     quic_lost_packets: Counter = Counter::default(), "quic_lost_packets", "Packets lost on QUIC connections that have ended.";

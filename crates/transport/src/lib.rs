@@ -112,7 +112,7 @@ pub struct Entering {
     pub farewell: Option<Farewell>,
 }
 
-/// A connection of which one datagram has come. Each verb consumes it; dropping it is [`ignore`](Self::ignore).
+/// A connection of which one datagram has come. Each verb consumes it; one that is dropped is not let in.
 pub trait Pending: Send {
     /// Where the datagram says that it is from.
     fn remote(&self) -> SocketAddr;

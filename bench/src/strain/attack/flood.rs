@@ -55,14 +55,15 @@ pub async fn attack(count: usize, to: SocketAddr, over: Duration) -> Outcome<Val
         Ok::<_, String>(())
     });
     let mut end = std::pin::pin!(clock.sleep(over));
-    let mut flooding = true;
+    let (mut flooding, mut let_in) = (true, false);
     let closed = loop {
         tokio::select! {
             biased;
             () = &mut end => break None,
             got = read.read(&mut heard) => match got {
                 Ok(0) => break Some("the stream has ended".to_owned()),
-                Ok(_) => {}
+                // Its hello: whoever is turned away at the door hears none.
+                Ok(_) => let_in = true,
                 Err(error) => break Some(error.to_string()),
             },
             done = &mut flood, if flooding => {
@@ -75,7 +76,7 @@ pub async fn attack(count: usize, to: SocketAddr, over: Duration) -> Outcome<Val
     };
     let rest = over.saturating_sub(clock.elapsed());
     clock.sleep(rest).await;
-    Ok(json!({ "acts": count, "taken": taken.get(), "closed": closed, "sessions": 1 }))
+    Ok(json!({ "acts": count, "taken": taken.get(), "closed": closed, "sessions": usize::from(let_in) }))
 }
 
 /// What a peer says that is no node, and names the keys of this identity.

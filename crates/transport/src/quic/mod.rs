@@ -6,6 +6,7 @@
 //! | `setup.rs` | quinn's configuration: bounds, tokens, everything random from the node's own source |
 //! | `keys.rs` | the keys of address tokens and stateless resets |
 //! | `first.rs` | keys of first packets, derived as far as they are needed |
+//! | `flights.rs` | the second datagram of a hello is no second arrival |
 //! | `conn.rs` | a connection as a [`Mux`](crate::Mux) |
 //! | `farewell.rs` | goodbyes are said again until they are answered |
 //! | `turns.rs` | handshakes compute in turn |
@@ -22,6 +23,7 @@ mod conn;
 mod driver;
 mod farewell;
 mod first;
+mod flights;
 mod floor;
 mod keys;
 mod receiver;
@@ -40,11 +42,13 @@ use std::time::Duration;
 use quinn::{AsyncUdpSocket, Endpoint, Incoming, VarInt};
 use rookery_base::id::canonical_addr;
 use rookery_runtime::{BoxFuture, Clock, Env};
+use tokio::task::consume_budget;
 
 use crate::{Arrival, Conn, Entering, Farewell, Listener, Pending, Transport, Waits};
 use conn::Site;
 use driver::Driver;
 use farewell::Farewells;
+use flights::Flights;
 pub use receiver::Receiver;
 use setup::Setup;
 use turns::Shaking;
@@ -200,7 +204,8 @@ impl Transport for Quic {
     fn listen(&self, at: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
             let (endpoint, site) = self.bind(at)?;
-            Ok(Box::new(Door { endpoint, site, clock: self.0.env.clock }) as Box<dyn Listener>)
+            let door = Door { endpoint, site, clock: self.0.env.clock, flights: Flights::default() };
+            Ok(Box::new(door) as Box<dyn Listener>)
         })
     }
 
@@ -218,6 +223,7 @@ struct Door {
     endpoint: Endpoint,
     site: Site,
     clock: Clock,
+    flights: Flights,
 }
 
 impl Listener for Door {
@@ -227,14 +233,19 @@ impl Listener for Door {
 
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrival>> {
         Box::pin(async move {
-            match self.endpoint.accept().await {
-                Some(incoming) => {
-                    let waits = Waits::new(self.clock.now());
-                    Ok(Arrival::Pending(Box::new(AtTheDoor { incoming, site: self.site.clone(), waits })))
+            while let Some(incoming) = self.endpoint.accept().await {
+                let now = self.clock.now();
+                if self.flights.begins(&incoming, now) {
+                    let (site, waits) = (self.site.clone(), Waits::new(now));
+                    return Ok(Arrival::Pending(Box::new(AtTheDoor { incoming, site, waits })));
                 }
-                // The endpoint is closed: the node stops, and its scope ends the accept loop.
-                None => std::future::pending().await,
+                incoming.ignore();
+                self.site.metrics.quic_passed_over.inc();
+                // However many of these come, others have their turns.
+                consume_budget().await;
             }
+            // The endpoint is closed: the node stops, and its scope ends the accept loop.
+            std::future::pending().await
         })
     }
 }
