@@ -9,7 +9,7 @@
 //! |---|---|
 //! | its address is banned | refused; ignored while its address is not proven |
 //! | not proven, below the low-water mark of all three | admitted: one round trip less |
-//! | not proven, above it, or its host or prefix is at its limit | must prove its address (Retry), which costs us no memory |
+//! | not proven, above it, or its host or prefix is at its limit, or its prefix has spent that much of its part | must prove its address (Retry), which costs us no memory |
 //! | not proven, and Retries are asked for faster than they are worth | ignored |
 //! | proven, a limit of its host or prefix reached | instead of the oldest unproven handshake of that host or prefix, else refused |
 //! | proven, all places taken | instead of the oldest unproven one; else of the oldest that has had us wait for its [`grace`](HandshakeLimits::grace) or is three graces old, of the most crowded prefix first, when that is more crowded than its own; else of that prefix's oldest; else refused. Refused, too, when its host has lost such a place lately |
@@ -19,8 +19,8 @@
 //! who forges a host's address cannot keep that host out, because the proven go first. Slow handshakes that never finish
 //! lose their places to whoever comes next, the most crowded prefix first, and their hosts then wait for free places. A
 //! place lasts as long as it takes the others to be taken; what remains is an attacker with more real prefixes than there
-//! are places, who begins so many handshakes a second that this is less than the grace: he pays for each of them what we
-//! do, and meets the limit of computing time.
+//! are places, who begins so many handshakes a second that this is less than the grace: he meets the limit of computing time,
+//! and whom he leaves how much of it is a question of how many prefixes are his.
 //!
 //! A connection of a transport without Retry is proven: its kernel has shaken hands with it.
 
@@ -283,7 +283,13 @@ impl Admission {
             return if proven { Verdict::Refuse(Refusal::Banned) } else { Verdict::Ignore };
         }
         let (host, prefix) = origin(from);
-        if !proven && (self.limits.always_retry || self.is_high(now) || self.over(host, prefix).is_some()) {
+        let must_prove = || {
+            self.limits.always_retry
+                || self.is_high(now)
+                || self.has_spent(prefix, now)
+                || self.over(host, prefix).is_some()
+        };
+        if !proven && must_prove() {
             return if self.retries.take(now).is_ok() { Verdict::Retry } else { Verdict::Ignore };
         }
         // In this order, because looking for room may take a look at every handshake.
@@ -357,6 +363,14 @@ impl Admission {
         part(self.shaking.len(), limits.total)
             || part(self.shaking.len() * limits.bytes_each, limits.bytes)
             || spent >= income.most * limits.low_water
+    }
+
+    /// Whether a prefix is above the low-water mark of its own part of the computing time: what is left of it is for those who
+    /// have proven that they are there, for the rest may have been spent in its name.
+    fn has_spent(&self, prefix: Prefix, now: Instant) -> bool {
+        let part = self.income(self.limits.prefix_part);
+        let spent = |purse: &Purse| part.most - purse.at(now, part).seconds;
+        self.purses.get(&prefix).is_some_and(|purse| spent(purse) >= part.most * self.limits.low_water)
     }
 
     fn over(&self, host: Host, prefix: Prefix) -> Option<Over> {

@@ -46,6 +46,40 @@ fn above_the_low_water_mark_addresses_must_be_proven() {
     admitted(strict.judge(ip(1, 1, 1, 1), true, false, now));
 }
 
+/// Row 20: whoever forges the addresses of a network, with handshakes that fail at once, spends a part of its computing time, and
+/// those who are there have the rest.
+#[test]
+fn what_is_forged_in_a_prefixs_name_leaves_computing_time_for_who_proves_its_address() {
+    let (mut doors, now) = start(HandshakeLimits::PUBLIC);
+    let mut let_in = 0;
+    for n in 0..20_000 {
+        let now = now + Duration::from_millis(n);
+        match doors.judge(ip(7, 7, 7, n as u8), false, false, now) {
+            Verdict::Admit(id, _) => {
+                let_in += 1;
+                doors.ended(id);
+            }
+            verdict => assert_eq!(verdict, Verdict::Retry),
+        }
+        if n % 100 == 0 {
+            let honest = admitted(doors.judge(ip(7, 7, 7, 200), true, false, now));
+            doors.ended(honest);
+        }
+    }
+    assert!(let_in > 100, "it is not kept out itself: {let_in}");
+}
+
+/// Row 20: what handshakes may hold is bounded in bytes, too, where that binds first.
+#[test]
+fn bytes_bind_where_each_handshake_holds_more() {
+    let (mut doors, now) = start(HandshakeLimits { bytes: 3 * 1000, low_water: 1.0, ..SMALL });
+    let ids: Vec<_> = (0..3).map(|n| admitted(doors.judge(ip(1, n, 1, 1), true, false, now))).collect();
+    assert_eq!(doors.judge(ip(1, 9, 1, 1), true, false, now), Verdict::Refuse(Refusal::HandshakeBytes));
+    assert_eq!(doors.judge(ip(1, 9, 1, 1), false, false, now), Verdict::Retry);
+    doors.ended(ids[0]);
+    admitted(doors.judge(ip(1, 9, 1, 1), true, false, now));
+}
+
 /// Row 21: the oldest unproven handshake makes room; without one, the most crowded prefix's oldest; without a crowd,
 /// whoever is over its grace; else the arrival is refused.
 #[test]
