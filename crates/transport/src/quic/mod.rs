@@ -61,7 +61,8 @@ pub struct QuicLimits {
     pub streams: u32,
     /// Bytes that the other side may have sent of one stream before we have read them.
     pub stream_window: u32,
-    /// The same for all streams of a connection: with the number of connections this bounds what peers can have us hold.
+    /// The same for all streams of a connection, and what we may have sent and not heard of: with the number of connections this
+    /// bounds what peers can have us hold; see [`sharing`](Self::sharing).
     pub window: u32,
     /// Nothing heard for this long ends a connection.
     pub idle: Duration,
@@ -87,6 +88,19 @@ impl QuicLimits {
         initial_rtt: Duration::from_millis(100),
         arrivals: 4096,
     };
+
+    /// These limits, with windows small enough that so many connections hold at most `bytes` of what their peers have sent and
+    /// we have not read, and of what we have said and they have not acknowledged. Not below [`LEAST_WINDOW`](Self::LEAST_WINDOW),
+    /// with which the most connections that this can be asked for hold more.
+    #[must_use]
+    pub fn sharing(self, bytes: u64, connections: usize) -> Self {
+        let each = bytes / 2 / connections.max(1) as u64;
+        let window = u32::try_from(each).unwrap_or(u32::MAX).max(Self::LEAST_WINDOW).min(self.window);
+        Self { window, stream_window: self.stream_window.min(window), ..self }
+    }
+
+    /// Bytes under way that a connection is allowed however many there are: 5 Mbit/s at 100 ms.
+    pub const LEAST_WINDOW: u32 = 64 << 10;
 }
 
 /// What a server and a client need for TLS. The overlay's come from [`tls::Identity`](crate::tls::Identity); a network
@@ -233,7 +247,10 @@ impl Listener for Door {
 
     fn accept(&mut self) -> BoxFuture<'_, io::Result<Arrival>> {
         Box::pin(async move {
-            while let Some(incoming) = self.endpoint.accept().await {
+            loop {
+                // quinn's queue counts for nothing in what a task may do in a row: however full it is, others have their turns.
+                consume_budget().await;
+                let Some(incoming) = self.endpoint.accept().await else { break };
                 let now = self.clock.now();
                 if self.flights.begins(&incoming, now) {
                     let (site, waits) = (self.site.clone(), Waits::new(now));
@@ -241,8 +258,6 @@ impl Listener for Door {
                 }
                 incoming.ignore();
                 self.site.metrics.quic_passed_over.inc();
-                // However many of these come, others have their turns.
-                consume_budget().await;
             }
             // The endpoint is closed: the node stops, and its scope ends the accept loop.
             std::future::pending().await

@@ -139,6 +139,20 @@ async fn a_refused_arrival_is_told_and_an_ipv4_dialler_of_a_dual_socket_is_one_p
     assert!(dialled.is_err());
 }
 
+#[test]
+fn many_connections_share_what_they_may_hold() {
+    let limits = QuicLimits::DEFAULT;
+    let held = |connections: usize| {
+        let shared = limits.sharing(1 << 30, connections);
+        assert!(shared.stream_window <= shared.window);
+        2 * u64::from(shared.window) * connections as u64
+    };
+    assert_eq!(limits.sharing(1 << 30, 0).window, limits.window, "none is larger than it was");
+    assert_eq!(held(100), 100 * 2 * u64::from(limits.window));
+    assert!((1 << 29..=1 << 30).contains(&held(5_000)), "{}", held(5_000));
+    assert_eq!(limits.sharing(1 << 30, 1_000_000).window, QuicLimits::LEAST_WINDOW);
+}
+
 /// What a node says before it is answered: a hello in two datagrams.
 async fn hello(of: &Quic) -> [Vec<u8>; 2] {
     let sink = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
