@@ -11,15 +11,17 @@
 //! those who ask.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rookery_base::{
     CloseCause, Direction, Fault, Generation, PeerFault, PeerFaultKind, PeerId, Refusal, Weight,
 };
 use rookery_observe::metrics::Outcome;
 use rookery_runtime::{Env, Instant, Scope};
-use rookery_transport::{Arrival, Entering, cause_of};
+use rookery_transport::{Arrival, Entering, Farewell, cause_of};
 use tokio::sync::oneshot;
 
 use crate::accounts::Passage;
@@ -132,8 +134,19 @@ async fn shake<T>(shared: Arc<Shared>, env: Env, attempt: Attempt<T>) -> Result<
     let Attempt { connect, hello, passage, who, stopper, .. } = attempt;
     let (remote, unix) = (arrival.remote(), env.clock.unix());
     let mut tally = Tally { began: env.clock.now(), env: env.clone(), outcome: None };
-    let mut shaking = Shaking { shared, env, direction, reserved, connect, hello, passage, who, stopper };
-    let start = shaking.run(arrival).await;
+    let farewell = None;
+    let mut shaking =
+        Shaking { shared, env, direction, reserved, connect, hello, passage, who, stopper, farewell };
+    // A panic is an end like another, until all who have to know of it do.
+    let ran = AssertUnwindSafe(shaking.run(arrival)).catch_unwind().await;
+    let (start, panicked) = match ran {
+        Ok(start) => (start, None),
+        Err(panicked) => (Err(CloseCause::Panic), Some(panicked)),
+    };
+    if let (Err(cause), Some(farewell)) = (&start, shaking.farewell.take()) {
+        let (code, reason) = shared.network.goodbye(cause);
+        farewell(code, &reason);
+    }
     if let (Err(cause), Some(passage)) = (&start, shaking.passage.take()) {
         passage.end(cause);
     }
@@ -142,6 +155,9 @@ async fn shake<T>(shared: Arc<Shared>, env: Env, attempt: Attempt<T>) -> Result<
     drop(while_shaking);
     if let Err(cause) = &start {
         shared.refusals.note(remote, unix, cause);
+    }
+    if let Some(panicked) = panicked {
+        resume_unwind(panicked);
     }
     if let Err(CloseCause::Fault(Fault::Peer(fault))) = &start
         && fault.weight == Weight::Ban
@@ -188,15 +204,17 @@ struct Shaking<'a> {
     passage: Option<Passage>,
     who: Arc<OnceLock<PeerId>>,
     stopper: Stopper,
+    /// How to tell whoever is not let in why, where its transport can say it.
+    farewell: Option<Farewell>,
 }
 
 impl Shaking<'_> {
-    /// Lets an arrival in, shakes hands and registers. Whoever is not let in is told why, where its transport can say
-    /// it.
+    /// Lets an arrival in, shakes hands and registers.
     async fn run(&mut self, arrival: Arrival) -> Result<Start, CloseCause> {
         let (clock, network) = (self.env.clock, &self.shared.network);
         let (connect, hello) = (self.connect, network.handshake_deadline().min(self.hello));
         let Entering { conn, farewell } = arrival.enter();
+        self.farewell = farewell;
         let approach = |conn| Approach { conn, direction: self.direction, env: self.env.clone() };
         let shaking = async {
             let conn = clock.timeout(connect, conn).await;
@@ -210,15 +228,8 @@ impl Shaking<'_> {
             () = self.env.scope.cancelled() => Err(self.stopper.cause()),
             shaken = shaking => shaken,
         };
-        let start = match shaken.and_then(|established| self.stopper.pass().map(|()| established)) {
-            Ok(established) => self.register(established).await,
-            Err(cause) => Err(cause),
-        };
-        if let (Err(cause), Some(farewell)) = (&start, farewell) {
-            let (code, reason) = self.shared.network.goodbye(cause);
-            farewell(code, &reason);
-        }
-        start
+        let established = shaken.and_then(|established| self.stopper.pass().map(|()| established))?;
+        self.register(established).await
     }
 
     async fn register(&mut self, established: Established) -> Result<Start, CloseCause> {

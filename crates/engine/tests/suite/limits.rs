@@ -234,7 +234,7 @@ async fn a_ban_longer_than_time_itself_does_not_stop_the_node() {
     node.stop().await;
 }
 
-/// R4, C16: a handshake or admission that panics is counted as a handshake that ended, too.
+/// R4, C16: a handshake or admission that panics is counted as a handshake that ended, too, and whoever asks is told.
 #[tokio::test(start_paused = true)]
 async fn a_panic_before_the_session_is_conserved() {
     for hook in [Hook::Handshake, Hook::Admit, Hook::Pipe] {
@@ -244,6 +244,9 @@ async fn a_panic_before_the_session_is_conserved() {
         let _ = peer.shake([7; 32]).await;
         node.assert_conserved().await;
         assert_eq!(node.metric("panics_total", ""), 1, "{hook:?}");
+        let (why, _) = node.engine.why("20.1.0.1:0".parse().unwrap()).await;
+        let said: Vec<_> = why.iter().filter_map(|why| why.closed.as_deref()).collect();
+        assert!(matches!(said[..], [said] if said.contains("panic")), "{hook:?}: {said:?}");
         node.stop().await;
     }
 }
