@@ -33,6 +33,9 @@ use crate::wire::snapshot::Owner;
 const ALPN: &[u8] = b"rookery-overlay/1";
 /// Bytes of messages that all peers together may have a node hold, unless its owner gives it a share of a larger budget.
 const PROCESS_BYTES: usize = 64 << 20;
+/// Bytes that QUIC may hold for all sessions together, both ways: a gigabyte leaves each of 500 the whole of its window, and thousands
+/// rarely fill theirs at the same time.
+const QUIC_BYTES: u64 = 1 << 30;
 /// Sessions that a node opens by itself: eight are what an attacker has to hold all of, as in other networks.
 const OUTBOUND: usize = 8;
 
@@ -179,7 +182,8 @@ impl Builder {
         self
     }
 
-    /// Bounds of QUIC.
+    /// Bounds of QUIC. Its windows become smaller where there may be so many sessions that they would hold more than a gigabyte
+    /// together: see [`QuicLimits::sharing`].
     pub const fn quic(mut self, limits: QuicLimits) -> Self {
         self.quic = limits;
         self
@@ -266,7 +270,9 @@ impl Builder {
             Arc::new(gossip_service),
             Arc::new(discovery_service),
         ];
-        let quic = Quic::start(&env, identity.tls(ALPN, self.trust)?, &secret, self.quic, datagrams)?;
+        let quic =
+            self.quic.sharing(QUIC_BYTES, self.limits.sessions.inbound + self.limits.sessions.outbound);
+        let quic = Quic::start(&env, identity.tls(ALPN, self.trust)?, &secret, quic, datagrams)?;
         let introduction = Introduction {
             identity: identity.clone(),
             network,

@@ -29,7 +29,6 @@ mod reach;
 
 use rookery_base::{CloseCause, Generation};
 use rookery_engine::registry::watch::{Change, StateWatch};
-use rookery_runtime::Env;
 use tokio::sync::mpsc;
 
 use crate::services::messages::Received;
@@ -49,8 +48,11 @@ pub use crate::services::requests::{
 };
 pub use crate::wire::Topic;
 pub use crate::wire::request::{ServiceName, Status};
-pub use rookery_base::PeerId;
-pub use rookery_runtime::{BoxFuture, OnPanic};
+pub use rookery_base::{ByteBudget, PeerId};
+pub use rookery_engine::Limits;
+pub use rookery_runtime::{BoxFuture, Env, OnPanic};
+pub use rookery_transport::quic::{Datagrams, QuicLimits, Udp};
+pub use rookery_transport::tls::{Identity, Keys};
 
 /// A peer with which there is a session.
 #[derive(Debug, Clone)]

@@ -164,9 +164,12 @@ pub(in crate::plug) async fn start(env: &Env, config: &Config) -> Result<Plug, R
         }
     }
     builder = named.into_iter().fold(builder, Builder::peer);
-    builder = config.listen_addresses().into_iter().fold(builder, Builder::listen);
+    let listen = config.listen_addresses();
+    // Who listens may meet a storm, and its socket is read also while every core computes.
+    let udp = Arc::new(if listen.is_empty() { Udp::LARGE } else { Udp::LARGE.helped() });
+    builder = listen.into_iter().fold(builder, Builder::listen);
     builder = with_port(builder, overlay.map_port)?;
-    let started = builder.start_in(env, Arc::new(Udp::LARGE)).await.map_err(|error| start_report(&error))?;
+    let started = builder.start_in(env, udp).await.map_err(|error| start_report(&error))?;
     tracing::info!(target: "rookery", "this node is {} in the overlay {}", started.1.id(), overlay.name);
     for at in started.1.listening() {
         tracing::info!(target: "rookery", "listening on {at}");
