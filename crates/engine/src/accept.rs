@@ -41,6 +41,7 @@ pub(crate) struct Acceptor {
     /// How to end the handshakes that are under way.
     stoppers: BTreeMap<AttemptId, Stopper>,
     pause: Option<Instant>,
+    /// What may still be said to those who are turned away.
     told: TokenBucket,
 }
 
@@ -101,7 +102,7 @@ impl Acceptor {
                 }
                 let Some(ticket) = self.office.issue(id) else {
                     self.admission.ended(id);
-                    passage.end(&self.turn_away(arrival, remote, Refusal::Handshakes));
+                    passage.end(&self.turn_away(arrival, remote, Refusal::Handshakes, now));
                     return;
                 };
                 if let Some(waits) = arrival.waits() {
@@ -123,7 +124,7 @@ impl Acceptor {
                 });
                 scope.spawn_to_end("peer", OnPanic::EndScope, session);
             }
-            Verdict::Refuse(why) => passage.end(&self.turn_away(arrival, remote, why)),
+            Verdict::Refuse(why) => passage.end(&self.turn_away(arrival, remote, why, now)),
             Verdict::Retry => {
                 if let Arrival::Pending(pending) = arrival {
                     pending.retry();
@@ -145,11 +146,11 @@ impl Acceptor {
         self.stoppers.remove(&id);
     }
 
-    fn turn_away(&mut self, arrival: Arrival, remote: SocketAddr, why: Refusal) -> CloseCause {
+    fn turn_away(&mut self, arrival: Arrival, remote: SocketAddr, why: Refusal, now: Instant) -> CloseCause {
         let cause = self.refusal(why);
         self.shared.refusals.note(remote, self.shared.env.clock.unix(), &cause);
         if let Arrival::Pending(pending) = arrival {
-            match self.told.take(self.shared.env.clock.now()) {
+            match self.told.take(now) {
                 Ok(()) => pending.refuse(),
                 Err(_) => pending.ignore(),
             }

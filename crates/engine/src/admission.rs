@@ -221,6 +221,13 @@ impl Purse {
     }
 }
 
+impl Income {
+    /// Whether as much of a full purse as this part of it, or more, has been spent.
+    fn is_spent(self, purse: Purse, part: f64, now: Instant) -> bool {
+        self.most - purse.at(now, self).seconds >= self.most * part
+    }
+}
+
 /// What is left after a handshake.
 #[derive(Debug, Clone, Copy)]
 struct Paid {
@@ -358,19 +365,16 @@ impl Admission {
     fn is_high(&self, now: Instant) -> bool {
         let limits = &self.limits;
         let part = |used: usize, cap: usize| used as f64 >= cap as f64 * limits.low_water;
-        let income = self.income(1);
-        let spent = income.most - self.purse.at(now, income).seconds;
         part(self.shaking.len(), limits.total)
             || part(self.shaking.len() * limits.bytes_each, limits.bytes)
-            || spent >= income.most * limits.low_water
+            || self.income(1).is_spent(self.purse, limits.low_water, now)
     }
 
     /// Whether a prefix is above the low-water mark of its own part of the computing time: what is left of it is for those who
     /// have proven that they are there, for the rest may have been spent in its name.
     fn has_spent(&self, prefix: Prefix, now: Instant) -> bool {
         let part = self.income(self.limits.prefix_part);
-        let spent = |purse: &Purse| part.most - purse.at(now, part).seconds;
-        self.purses.get(&prefix).is_some_and(|purse| spent(purse) >= part.most * self.limits.low_water)
+        self.purses.get(&prefix).is_some_and(|purse| part.is_spent(*purse, self.limits.low_water, now))
     }
 
     fn over(&self, host: Host, prefix: Prefix) -> Option<Over> {

@@ -224,9 +224,14 @@ impl Builder {
     /// # Errors
     /// When its folder cannot be used, an address cannot be listened on, or keys cannot be made.
     pub async fn start(self) -> Result<(Node, Handle), StartError> {
-        // Who listens may meet a storm, and its socket is read also while every core computes.
-        let udp = if self.listen.is_empty() { Udp::LARGE } else { Udp::LARGE.helped() };
+        let udp = self.sockets();
         self.start_in(&Env::system(), Arc::new(udp)).await
+    }
+
+    /// The machine's sockets as [`start`](Self::start) takes them. Who listens may meet a storm, and its socket is read also while
+    /// every core computes.
+    pub const fn sockets(&self) -> Udp {
+        if self.listen.is_empty() { Udp::LARGE } else { Udp::LARGE.helped() }
     }
 
     /// Starts the node in surroundings of the caller's: a scope of its own below `env`'s, these sockets.

@@ -164,11 +164,9 @@ pub(in crate::plug) async fn start(env: &Env, config: &Config) -> Result<Plug, R
         }
     }
     builder = named.into_iter().fold(builder, Builder::peer);
-    let listen = config.listen_addresses();
-    // Who listens may meet a storm, and its socket is read also while every core computes.
-    let udp = Arc::new(if listen.is_empty() { Udp::LARGE } else { Udp::LARGE.helped() });
-    builder = listen.into_iter().fold(builder, Builder::listen);
+    builder = config.listen_addresses().into_iter().fold(builder, Builder::listen);
     builder = with_port(builder, overlay.map_port)?;
+    let udp = Arc::new(builder.sockets());
     let started = builder.start_in(env, udp).await.map_err(|error| start_report(&error))?;
     tracing::info!(target: "rookery", "this node is {} in the overlay {}", started.1.id(), overlay.name);
     for at in started.1.listening() {
