@@ -93,6 +93,11 @@ impl FrameReader {
         }
     }
 
+    /// Takes the connection's half out. From then on there is nothing to read.
+    pub fn take(&mut self) -> ReadHalf {
+        std::mem::replace(&mut self.read, Box::new(tokio::io::empty()))
+    }
+
     /// Leaves time in which we did not read out of the deadline of the message under way.
     pub fn excuse(&mut self, time: Duration) {
         self.since = self.since.map(|since| since + time);

@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
-use futures_util::FutureExt as _;
 use rookery_base::{ByteBudget, CloseCause, Fault, Frame, PeerFaultKind};
 use rookery_observe::metrics::{KindLabel, Message};
 use rookery_runtime::{Clock, Env, Instant, OnPanic, Ticket};
-use tokio::sync::mpsc;
+use rookery_transport::ReadHalf;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::kinds::Guard;
 use crate::park::Parks;
@@ -31,7 +31,7 @@ use crate::reader::{FrameReader, Gate, Incoming};
 use crate::registry::SessionEnd;
 use crate::requests::Match;
 use crate::session::{Closer, MAIL, Mail, PeerHandle};
-use crate::streams::Hangup;
+use crate::streams::{Hangup, hear_out};
 use crate::{
     Answer, Command, End, Established, Flow, KindTable, Network, Outbox, Pipe, Role, Service, StreamPeer,
     Until, streams, writer,
@@ -64,6 +64,8 @@ struct Routine {
     parks: Parks,
     /// Commands taken since something was read.
     commands: usize,
+    /// Takes what is not read any more, where the connection has an end of its own.
+    leave: Option<oneshot::Sender<ReadHalf>>,
     slot: Ticket<SessionEnd>,
 }
 
@@ -83,6 +85,9 @@ pub(crate) fn run(start: Start) -> impl Future<Output = CloseCause> {
     let mut routine = begin(start);
     async move {
         let cause = routine.serve().await;
+        if routine.leave.is_some() {
+            hear_out(routine.env.clock, &routine.closer, &cause).await;
+        }
         routine.end(cause)
     }
 }
@@ -104,6 +109,7 @@ fn begin(start: Start) -> Routine {
         handle.generation,
     );
     let hangup = mux.as_ref().map(|mux| Hangup::new(Arc::clone(mux), Arc::clone(&network), closer.clone()));
+    let (hangup, leave) = hangup.unzip();
     let writing = writer::run(
         env.clone(),
         queue,
@@ -112,9 +118,9 @@ fn begin(start: Start) -> Routine {
         table.clone(),
         Arc::clone(&handle.stats),
         closer.clone(),
+        hangup,
     );
-    // Mapped, where a block that awaits would have room for the writer twice.
-    env.scope.spawn_to_end("writer", OnPanic::EndScope, writing.map(move |()| drop(hangup)));
+    env.scope.spawn_to_end("writer", OnPanic::EndScope, writing);
     if let Some(mux) = mux {
         let peer = StreamPeer { facts: facts.clone(), handle: handle.clone(), env: env.clone() };
         env.scope.spawn("streams", OnPanic::EndScope, streams::run(mux, network.streams(), peer));
@@ -138,6 +144,7 @@ fn begin(start: Start) -> Routine {
         closer,
         parks: Parks::default(),
         commands: 0,
+        leave,
         slot,
     }
     // The handle ends here: kept, it would keep the mailbox open past the session.
@@ -435,6 +442,10 @@ impl Drop for Routine {
         }
         self.drop_pipes();
         self.outbox.note(format!("closed: {cause}"));
+        if let Some(leave) = self.leave.take() {
+            // The writer has hung up already where it does not take it.
+            let _ = leave.send(self.reader.take());
+        }
         self.slot.cause = cause;
         self.slot.ledger = std::mem::take(&mut self.outbox.ledger);
     }

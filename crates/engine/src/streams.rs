@@ -3,14 +3,46 @@
 //! Beside its ordered messages a session may have streams, on transports that bring them. Those that the peer opens go to
 //! the network's [`StreamService`]; those that we open are opened through the session's handle. All end with the
 //! session: it closes the connection, with the reason.
+//!
+//! A connection's end is told once for all of its streams. Whoever closes it gives no stream up before ([`Hangup`]), and whoever
+//! meets the end of a stream first looks whether that is the end of the connection ([`hear_out`], [`last_words`]): otherwise
+//! a goodbye is a broken stream whenever it comes in another datagram.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rookery_base::CloseCause;
-use rookery_transport::{Mux, cause_of};
+use rookery_runtime::Clock;
+use rookery_transport::{Mux, ReadHalf, cause_of};
+use tokio::sync::oneshot;
 
 use crate::session::Closer;
 use crate::{Network, StreamPeer, StreamService};
+
+/// How long a connection may take to end after one of its streams has: a goodbye comes with it or is said again within
+/// 700 ms.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Whether a stream's end tells less than its connection's may.
+const fn may_say_more(cause: &CloseCause) -> bool {
+    matches!(cause, CloseCause::PeerClosed | CloseCause::Broken(_))
+}
+
+/// Why a handshake has failed: what the connection says where it ends too, or else what its stream has met.
+pub async fn last_words(clock: Clock, mux: &dyn Mux, met: CloseCause) -> CloseCause {
+    if !may_say_more(&met) {
+        return met;
+    }
+    clock.timeout(LAST_WORDS, mux.closed()).await.map_or(met, CloseCause::from)
+}
+
+/// Waits for the session to end with its connection, where that may say more than what its ordered stream has met.
+pub(crate) async fn hear_out(clock: Clock, closer: &Closer, met: &CloseCause) {
+    if may_say_more(met) {
+        // Without more words it ends for what it has met.
+        let _ = clock.timeout(LAST_WORDS, closer.closed()).await;
+    }
+}
 
 /// Hands the streams that a peer opens to their service, until the connection ends: then the session ends for the same
 /// cause, also while its reading is parked.
@@ -33,11 +65,19 @@ pub(crate) struct Hangup {
     mux: Arc<dyn Mux>,
     network: Arc<dyn Network>,
     closer: Closer,
+    /// What the routine does not read any more: given up after the connection.
+    _unread: oneshot::Receiver<ReadHalf>,
 }
 
 impl Hangup {
-    pub fn new(mux: Arc<dyn Mux>, network: Arc<dyn Network>, closer: Closer) -> Self {
-        Self { mux, network, closer }
+    /// One, and where the routine leaves what it does not read any more.
+    pub fn new(
+        mux: Arc<dyn Mux>,
+        network: Arc<dyn Network>,
+        closer: Closer,
+    ) -> (Self, oneshot::Sender<ReadHalf>) {
+        let (leave, unread) = oneshot::channel();
+        (Self { mux, network, closer, _unread: unread }, leave)
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::outbox::OutQueue;
 use crate::session::{Closer, PeerStats};
+use crate::streams::{Hangup, hear_out};
 use crate::{Enframe, KindTable};
 
 /// Messages are gathered up to this many bytes for one write.
@@ -34,7 +35,8 @@ impl Drop for Blame {
     }
 }
 
-/// Ends when the queue is closed and written, or when the connection fails.
+/// Ends when the queue is closed and written, or when the connection fails; then it hangs up.
+#[expect(clippy::too_many_arguments, reason = "what a writer is made of, once")]
 pub(crate) async fn run(
     env: Env,
     queue: Arc<OutQueue>,
@@ -43,6 +45,7 @@ pub(crate) async fn run(
     table: KindTable,
     stats: Arc<PeerStats>,
     closer: Closer,
+    hangup: Option<Hangup>,
 ) {
     let _blame = Blame(closer.clone());
     let mut flush_until = None;
@@ -64,6 +67,9 @@ pub(crate) async fn run(
         {
             if matches!(cause, CloseCause::Fault(_)) {
                 env.metrics.write_stalls.inc();
+            }
+            if hangup.is_some() {
+                hear_out(env.clock, &closer, &cause).await;
             }
             closer.close(cause);
             return;

@@ -1,5 +1,5 @@
 //! An attempt that is dropped after any number of polls, from the accepted connection to the end of its session; a storm
-//! that is stopped after any number of turns; and an accept loop whose registry does nothing.
+//! that is stopped after any number of turns; and an accept loop whose registry does nothing, or panics.
 
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -306,6 +306,51 @@ async fn a_stalled_registry_does_not_slow_the_accept_loop() {
     drop(stalled);
     env.clock.sleep(Duration::from_secs(1)).await;
     assert_eq!(shared.accounts.read().shaking, 0, "whoever waited was told");
+    env.scope.close(Duration::from_secs(5)).await.unwrap();
+}
+
+/// Row 11: a registry that panics, with the questions of those whose handshake has ended in its hands, stops the node: they
+/// and those who are still on their way are told, every arrival is accounted for, and the panic is counted and named.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_panics_stops_the_node_and_everybody_is_accounted_for() {
+    let env = Env::simulated(1, 0, 0, 0, rookery_observe::Trace::off());
+    let heard = FairMailbox::new("tiny", LaneLimits::PEER, 1, env.clock, Arc::clone(&env.metrics));
+    let process = ByteBudget::root("process", 1 << 20);
+    let (registry, asked) = RegistryHandle::stalled();
+    let shared = with_registry(&env, &heard, &process, registry);
+    let (board, at) = (Switchboard::default(), "50.0.0.1:1".parse().unwrap());
+    let listener = board.transport([50, 0, 0, 1].into()).listen(at).await.unwrap();
+    let acceptor = Acceptor::new(Arc::clone(&shared), HandshakeLimits::LOCAL);
+    env.scope.spawn("accept", OnPanic::StopNode, acceptor.run(vec![listener]));
+    let clock = env.clock;
+    env.scope.spawn("registry", OnPanic::StopNode, async move {
+        let _asked = asked;
+        clock.sleep(Duration::from_secs(1)).await;
+        panic!("the table is broken");
+    });
+    let mut wires = Vec::new();
+    for n in 0..20 {
+        let mut wire = board.connect(SocketAddr::from(([20, 0, 0, n], 1)), at).unwrap();
+        if n % 2 == 0 {
+            wire.write_all(b"h").await.unwrap();
+        }
+        wires.push(wire);
+    }
+    clock.sleep(Duration::from_millis(900)).await;
+    assert_eq!(shared.accounts.read().shaking, 20);
+    clock.sleep(Duration::from_millis(200)).await;
+    let accounts = shared.accounts.read();
+    assert!(accounts.balanced(), "{accounts:?}");
+    assert_eq!((accounts.arrived, accounts.shaking, accounts.live), (20, 0, 0), "{accounts:?}");
+    // Ten were in the registry's hands.
+    assert_eq!(accounts.refused, [("panic", 10), ("shutdown", 10)].into(), "{accounts:?}");
+    for wire in &mut wires {
+        let mut said = Vec::new();
+        assert!(wire.read_to_end(&mut said).await.is_ok_and(|_| said == b"h"), "closed after our hello");
+    }
+    let panics = env.scope.panics();
+    assert!(panics.len() == 1 && format!("{panics:?}").contains("the table is broken"), "{panics:?}");
+    assert!(env.scope.stop_cause().is_some() && process.used() == 0);
     env.scope.close(Duration::from_secs(5)).await.unwrap();
 }
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rookery_base::{Direction, Refusal};
+use rookery_base::{CloseCause, Direction, Refusal};
 use rookery_engine::registry::SessionLimits;
 use rookery_engine::{Change, HandshakeLimits, Limits};
 use rookery_testkit::{Knock, Scripted, Switchboard, Told};
@@ -95,6 +95,37 @@ async fn a_thousand_from_one_address_are_refused_before_the_handshake_and_others
     assert!(node.engine.accounts().balanced());
     let why = node.engine.why("66.6.6.6:0".parse().unwrap()).await.0;
     assert!(why[0].closed.as_ref().unwrap().contains("too many handshakes from this address"), "{why:?}");
+    node.stop().await;
+}
+
+/// Rows 10, 20: whoever is turned away is told so, as long as that is cheap: above 4,096 in a second it is left to its
+/// deadline. It is counted as refused all the same, and a second later refusals are said again.
+#[tokio::test(start_paused = true)]
+async fn refusals_above_what_a_second_has_are_silent_and_counted() {
+    const TOLD: usize = 4_096;
+    let board = Switchboard::default();
+    let node = Build { limits: limits(HandshakeLimits::LOCAL), ..Build::new(1) }.start(&board).await;
+    let banned: SocketAddr = "66.6.6.6:1".parse().unwrap();
+    node.engine.ban(banned.ip(), None).await;
+    let (mut refused, mut ignored) = (0, 0);
+    let mut knock = async |times: usize| {
+        for _ in 0..times {
+            let mut knock = board.half_open(banned, node.at, true).unwrap();
+            node.settle().await;
+            match knock.try_told() {
+                Some(Told::Refused) => refused += 1,
+                Some(Told::Ignored) => ignored += 1,
+                _ => panic!("neither refused nor ignored"),
+            }
+        }
+        (refused, ignored)
+    };
+    assert_eq!(knock(TOLD + 500).await, (TOLD, 500));
+    let accounts = node.engine.accounts();
+    assert!(accounts.balanced(), "{accounts:?}");
+    assert_eq!(accounts.refused.get("banned"), Some(&(TOLD as u64 + 500)), "{accounts:?}");
+    node.pass(SECOND).await;
+    assert_eq!(knock(TOLD + 1).await, (2 * TOLD, 501));
     node.stop().await;
 }
 
@@ -218,6 +249,27 @@ async fn ten_thousand_that_connect_and_close_leave_nothing_behind() {
     assert!(stalled.next().await.is_none());
 }
 
+/// R3: a goodbye that comes behind the end of the stream is the cause all the same; without one the stream's end is, a second
+/// later.
+#[tokio::test(start_paused = true)]
+async fn what_a_connection_says_at_its_end_counts_before_what_its_stream_has_met() {
+    let board = Switchboard::default();
+    let node = Build::new(1).start(&board).await;
+    let (polite, stream) = dial(&node, from(1, 1), identity(1)).await.ok().unwrap();
+    drop(stream);
+    node.pass(SECOND / 2).await;
+    assert_eq!(node.engine.accounts().live, 1);
+    polite.mux.close(9, "had enough");
+    node.settle().await;
+    let (_mute, stream) = dial(&node, from(2, 1), identity(2)).await.ok().unwrap();
+    drop(stream);
+    node.pass(SECOND + SECOND / 10).await;
+    let causes: Vec<_> = node.engine.closed().await.into_iter().map(|closed| closed.cause).collect();
+    assert_eq!(causes, [CloseCause::ByPeer { code: 9, reason: "had enough".into() }, CloseCause::PeerClosed]);
+    assert_eq!(node.engine.audit().await.unwrap().slots, 0);
+    node.stop().await;
+}
+
 /// Why is known of what was refused, evicted, parked and closed: three hundred times, each under its own address.
 #[tokio::test(start_paused = true)]
 async fn why_names_the_cause_of_three_hundred_fates() {
@@ -241,7 +293,7 @@ async fn why_names_the_cause_of_three_hundred_fates() {
             }
             "parked: the rate of waiting"
         } else {
-            handle.close(rookery_base::CloseCause::Evicted);
+            handle.close(CloseCause::Evicted);
             "evicted"
         };
         node.settle().await;

@@ -1,38 +1,54 @@
-//! Many at once: all of them get in, both sides know the same, and nothing is lost on the way (rows 1, 2, 3, 6, 13).
+//! Many at once: all of them get in, both sides know the same, and nothing is lost on the way (rows 1, 2, 3, 6, 13, 16, 22).
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use rookery_base::PeerId;
-use rookery_engine::Limits;
+use rookery_engine::{Accounts, HandshakeLimits, Limits};
+use rookery_overlay::Handle;
 
-use crate::common::{connected, conserved, dialler, diallers, heavy, own_address, server, soon, talk, until};
+use crate::common::{
+    builder, connected, conserved, dialler, diallers, heavy, own_address, server, soon, talk, topic, until,
+};
 use crate::raw::{Raw, Stage};
 
 /// `count` diallers, so far apart. Afterwards both sides' lists are the same and every session works both ways.
 async fn storm(count: usize, apart: Duration, from: impl Fn(usize) -> Option<SocketAddr>) {
     let (_node, server) = server(Limits::LOCAL).await;
+    storm_on(&server, count, apart, from).await;
+}
+
+/// Whoever is bound to an IPv6 address dials over IPv6.
+async fn storm_on(
+    server: &Handle,
+    count: usize,
+    apart: Duration,
+    from: impl Fn(usize) -> Option<SocketAddr>,
+) {
     let mut watch = server.states();
-    let diallers = diallers(count, from).await;
+    let port = server.listening()[0].port();
+    let diallers = diallers(count, &from).await;
     let connects = join_all(diallers.iter().enumerate().map(|(n, (_, dialler))| {
-        let at = server.listening()[0];
+        let over_v6 = from(n).is_some_and(|from| from.is_ipv6());
+        let ip = if over_v6 { Ipv6Addr::LOCALHOST.into() } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let at = SocketAddr::new(ip, port);
         async move {
             dialler.env().clock.sleep(apart * n as u32).await;
             dialler.connect([at]).await
         }
     }));
-    for dialled in conserved(&server, connects).await {
+    for dialled in conserved(server, connects).await {
         assert_eq!(dialled.unwrap().peer, server.id());
     }
-    until(&server, "all live", |accounts| accounts.live == count as u64).await;
+    until(server, "all live", |accounts| accounts.live == count as u64).await;
     let mut theirs = BTreeSet::new();
     connected(&mut watch, &mut theirs);
     let theirs: BTreeSet<PeerId> = theirs.into_iter().map(|(peer, _)| peer).collect();
     let ours: BTreeSet<PeerId> = diallers.iter().map(|(_, dialler)| dialler.id()).collect();
     assert_eq!(theirs, ours, "the listener knows exactly those who know it");
-    conserved(&server, join_all(diallers.iter().map(|(_, dialler)| talk(dialler, &server)))).await;
+    conserved(server, join_all(diallers.iter().map(|(_, dialler)| talk(dialler, server)))).await;
     let accounts = server.engine().accounts();
     assert_eq!((accounts.live, accounts.ended.len(), accounts.shaking), (count as u64, 0, 0), "{accounts:?}");
 }
@@ -51,6 +67,53 @@ async fn a_storm_from_one_address_gets_in_whole_and_is_usable() {
 #[tokio::test]
 async fn a_storm_from_as_many_addresses_gets_in_whole_and_is_usable() {
     storm(heavy(300, 1000), Duration::ZERO, |n| Some(own_address(n))).await;
+}
+
+/// Row 16: one socket for both families, and a storm over both at once.
+#[tokio::test]
+async fn a_storm_over_both_families_gets_in_whole_and_is_usable() {
+    let started = builder().listen("[::]:0".parse().unwrap()).start().await;
+    let (_node, server) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            println!("skipped: this machine has no IPv6: {error}");
+            return;
+        }
+    };
+    server.listen_to(topic());
+    let from =
+        |n: usize| Some(if n.is_multiple_of(2) { own_address(n) } else { (Ipv6Addr::LOCALHOST, 0).into() });
+    storm_on(&server, heavy(200, 1000), Duration::ZERO, from).await;
+    let peers = server.engine().peers().await;
+    let (v6, v4): (Vec<_>, Vec<_>) = peers.iter().partition(|peer| peer.addr.is_ipv6());
+    assert!(v6.len() == v4.len() && !v4.is_empty(), "mapped addresses are told as what they are");
+}
+
+/// Row 22: where every stranger has to prove its address, those who were here before come again all at once, and none has to.
+#[tokio::test]
+async fn a_storm_of_those_who_were_here_before_proves_no_address_again() {
+    let handshakes = HandshakeLimits { always_retry: true, ..HandshakeLimits::LOCAL };
+    let (_node, server) = server(Limits { handshakes, ..Limits::LOCAL }).await;
+    let at = server.listening()[0];
+    let count = heavy(100, 1000);
+    let known = diallers(count, |_| None).await;
+    for turn in 0..2 {
+        let connects = join_all(known.iter().map(|(_, dialler)| dialler.connect([at])));
+        for dialled in conserved(&server, connects).await {
+            assert_eq!(dialled.unwrap().peer, server.id());
+        }
+        conserved(&server, join_all(known.iter().map(|(_, dialler)| talk(dialler, &server)))).await;
+        assert_eq!(server.engine().accounts().retried, count as u64, "only the first time, turn {turn}");
+        for (_, dialler) in &known {
+            dialler.engine().disconnect(at).await;
+        }
+        until(&server, "without them", |now| now.live == 0).await;
+    }
+    let strangers = diallers(count, |_| None).await;
+    for dialled in join_all(strangers.iter().map(|(_, dialler)| dialler.connect([at]))).await {
+        dialled.unwrap();
+    }
+    assert_eq!(server.engine().accounts().retried, 2 * count as u64, "strangers have to");
 }
 
 /// Row 6: they come and are gone, at every stage, while others talk. Nothing of them stays.
@@ -89,4 +152,18 @@ async fn who_connects_and_closes_under_load_leaves_no_ghost() {
     let (_late, late) = dialler(None).await;
     soon("a session", late.connect([at])).await.unwrap();
     talk(&late, &server).await;
+}
+
+/// Row 13: a goodbye is one, however its datagrams fall: what a session's streams meet on the way is not told in its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_says_goodbye_is_known_to_have_said_it() {
+    let (_node, server) = server(Limits::LOCAL).await;
+    let count = heavy(200, 1000);
+    for _ in 0..count {
+        let leaver = dialler(None).await;
+        soon("a session", leaver.1.connect(server.listening())).await.unwrap();
+    }
+    let ended = |now: &Accounts| now.ended.values().sum::<u64>();
+    let left = until(&server, "without them", |now| ended(now) == count as u64).await;
+    assert_eq!(left.ended, [("closed_by_peer", count as u64)].into(), "{left:?}");
 }
