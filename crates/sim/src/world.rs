@@ -46,16 +46,20 @@ pub struct WorldConfig {
     pub step: Duration,
     /// Whether caught panics and nodes that stop themselves are part of the scenario.
     pub tolerate_panics: bool,
+    /// Polls of tasks before the scenario, if it is ready, is polled again.
+    pub turn: u32,
 }
 
 impl Default for WorldConfig {
-    /// Begins in 2026; an hour at most; checks every 100 ms, a few times per round trip of a default link.
+    /// Begins in 2026; an hour at most; checks every 100 ms, a few times per round trip of a default link. Turns of 61 polls
+    /// are the runtime's own.
     fn default() -> Self {
         Self {
             unix: 1_767_225_600,
             limit: Duration::from_secs(3600),
             step: Duration::from_millis(100),
             tolerate_panics: false,
+            turn: 61,
         }
     }
 }
@@ -216,6 +220,7 @@ impl World {
         let runtime = Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
+            .event_interval(config.turn)
             .build()
             .expect("a runtime without I/O needs nothing from the system");
         let entered = runtime.enter();

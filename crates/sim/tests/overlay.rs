@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use rookery_sim::scenarios::overlay::{
-    Bootstrap, Long, Siege, Storm, bootstrap, crossing, long, siege, storm,
+    Attack, Bootstrap, Long, Siege, Storm, bootstrap, crossing, cut, long, siege, storm,
 };
 use rookery_sim::{Failure, Report};
 
@@ -29,6 +29,11 @@ fn a_thousand_dial_one_at_once_with_and_without_loss() {
 #[test]
 fn pairs_that_dial_each_other_keep_one_session_each() {
     timed(|| crossing(1, if heavy() { 1000 } else { 200 }));
+}
+
+#[test]
+fn a_connect_cut_off_at_any_await_leaves_nothing_behind() {
+    timed(|| cut(0, 1));
 }
 
 #[test]
@@ -66,5 +71,22 @@ fn every_attack_at_once_keeps_no_honest_node_out_from_two_hundred_seeds() {
     let seeds = if heavy() { 2..202 } else { 2..4 };
     for seed in seeds {
         siege(seed, Siege::SMALL).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
+#[test]
+fn each_attack_alone_keeps_no_honest_node_out_from_two_hundred_seeds() {
+    const ALONE: [&[Attack]; 6] = [
+        &[Attack::HalfOpen],
+        &[Attack::Slow],
+        &[Attack::Flood],
+        &[Attack::Twins],
+        &[Attack::Replay],
+        &[Attack::Relay],
+    ];
+    for seed in if heavy() { 2..202 } else { 2..3 } {
+        for attacks in ALONE {
+            siege(seed, Siege { attacks, ..Siege::SMALL }).unwrap_or_else(|failure| panic!("{failure}"));
+        }
     }
 }

@@ -33,7 +33,7 @@ const TURNS: [&str; 20] = [
 ];
 
 /// The same for the overlay. Its long one shows nothing that a seed changes, and takes as much as ten others.
-const OVERLAY_TURNS: [&str; 10] = [
+const OVERLAY_TURNS: [&str; 20] = [
     "overlay-simultaneous",
     "overlay-churn",
     "overlay-siege",
@@ -44,6 +44,16 @@ const OVERLAY_TURNS: [&str; 10] = [
     "overlay-storm",
     "overlay-siege",
     "overlay-bootstrap",
+    "overlay-cut",
+    "overlay-siege-half-open",
+    "overlay-siege-slow",
+    "overlay-siege-flood",
+    "overlay-siege-twins",
+    "overlay-siege-replay",
+    "overlay-siege-relay",
+    "overlay-churn",
+    "overlay-siege",
+    "overlay-simultaneous",
 ];
 
 fn run(turns: &[&str], half: u64) {

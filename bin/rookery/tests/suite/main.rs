@@ -7,6 +7,7 @@
 //! | [`http`] | metrics and health |
 //! | [`binary`] | the real program: exit codes, lock, stdout and stderr |
 //! | [`overlay`] | the overlay through the real program: chat, identity, refusals |
+//! | [`fates`] | what the real program says of three hundred peers that were refused, parked, evicted or left |
 //! | [`service`] | a whole process around a made-up node: signals, summaries |
 //! | [`reference`] | the reference pages are what the program says |
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests: their helpers may panic too")]
@@ -14,6 +15,7 @@
 mod binary;
 mod config;
 mod control;
+mod fates;
 mod http;
 mod overlay;
 mod reference;

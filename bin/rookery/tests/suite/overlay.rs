@@ -44,7 +44,7 @@ fn lines(input: impl std::io::Read + Send + 'static) -> Receiver<String> {
 }
 
 /// A running node.
-struct Node {
+pub struct Node {
     child: Child,
     stdin: Option<ChildStdin>,
     out: Receiver<String>,
@@ -70,7 +70,7 @@ impl Node {
     }
 
     /// A node on a free port of loopback.
-    fn listening(home: &Path, args: &str) -> (Self, String) {
+    pub fn listening(home: &Path, args: &str) -> (Self, String) {
         let node = Self::start(home, &format!("--listen 127.0.0.1:0 {args}"));
         let line = node.logs("listening on ");
         let at = line.rsplit(' ').next().unwrap().to_owned();
@@ -102,7 +102,7 @@ impl Node {
         self.out.recv_timeout(PATIENCE).unwrap()
     }
 
-    fn ask(&self, args: &str) -> String {
+    pub fn ask(&self, args: &str) -> String {
         let args: Vec<&str> = args.split(' ').chain(["--network", "overlay"]).collect();
         let output = rookery(&self.home, &args);
         ends(&output, Exit::Clean);

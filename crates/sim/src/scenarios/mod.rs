@@ -42,9 +42,9 @@ const MIXED: [Scenario; 15] = [
     echo::SCENARIO,
 ];
 
-const GROUPS: [&[Scenario]; 3] = [&MIXED, &overlay::ALL, &rogues::ALL];
+const GROUPS: [&[Scenario]; 4] = [&MIXED, &overlay::ALL, &overlay::ALONE, &rogues::ALL];
 
-const COUNT: usize = MIXED.len() + overlay::ALL.len() + rogues::ALL.len();
+const COUNT: usize = MIXED.len() + overlay::ALL.len() + overlay::ALONE.len() + rogues::ALL.len();
 
 static EVERY: [Scenario; COUNT] = {
     let mut every = [pipes::SCENARIO; COUNT];

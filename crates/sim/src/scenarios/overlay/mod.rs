@@ -6,6 +6,7 @@
 mod bootstrap;
 mod churn;
 mod crossing;
+mod cut;
 mod flood;
 mod long;
 mod overlay_world;
@@ -16,16 +17,20 @@ mod thief;
 
 use super::Scenario;
 
+pub(super) use siege::ALONE;
+
 pub use bootstrap::{Bootstrap, bootstrap};
 pub use crossing::crossing;
+pub use cut::cut;
 pub use long::{Long, long};
-pub use siege::{Siege, siege};
+pub use siege::{Attack, Siege, siege};
 pub use storm::{Storm, storm};
 
-/// All of them.
-pub(super) const ALL: [Scenario; 8] = [
+/// All of them but [`ALONE`].
+pub(super) const ALL: [Scenario; 9] = [
     storm::SCENARIO,
     crossing::SCENARIO,
+    cut::SCENARIO,
     churn::SCENARIO,
     flood::SCENARIO,
     thief::SCENARIO,

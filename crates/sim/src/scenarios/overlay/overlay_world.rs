@@ -39,7 +39,7 @@ pub(super) const GHOST_WITHIN: Duration = ghost_within(QuicLimits::DEFAULT);
 
 /// How long a session may have one end only. QUIC's idle time begins anew with the first thing that is sent after the last
 /// that was heard, which a keep-alive is at the latest; and a closing session has a moment to flush.
-const fn ghost_within(limits: QuicLimits) -> Duration {
+pub(super) const fn ghost_within(limits: QuicLimits) -> Duration {
     limits.idle.saturating_add(limits.keep_alive).saturating_add(Duration::from_secs(1))
 }
 
