@@ -78,13 +78,20 @@ enum Asked {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|first| matches!(first.as_str(), "-h" | "--help" | "help")) {
+        println!("{}", usage());
+        return ExitCode::SUCCESS;
+    }
     let done = match parse(std::env::args().skip(1)) {
         Ok(Asked::Run(benches, setup)) => benches.into_iter().try_for_each(|bench| report(bench, &setup)),
         Ok(Asked::Serve(options)) => serve::serve(&options),
         Ok(Asked::Idle(kind)) => idle::measure(kind),
         Ok(Asked::Storm(command)) => storm::run(command),
         Ok(Asked::Strain(command)) => strain::run(command),
-        Err(what) => return usage(&what),
+        Err(what) => {
+            eprintln!("error: {what}\n{}", usage());
+            return ExitCode::from(2);
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -163,16 +170,16 @@ fn report(bench: &Bench, setup: &Setup) -> Result<(), String> {
     Ok(())
 }
 
-/// Says how to call it.
-fn usage(what: &str) -> ExitCode {
-    eprintln!("error: {what}");
-    eprintln!("usage: bench run [NAME ...] [--rookery PROGRAM] [--headers N]   (all of them without a name)");
-    eprintln!("       bench serve --headers N [--network NAME] [--listen IP:PORT]");
-    storm::USAGE.iter().chain(strain::USAGE).for_each(|line| eprintln!("       {line}"));
-    for bench in BENCHES {
-        eprintln!("  {:<10} {}", bench.name, bench.about);
-    }
-    ExitCode::from(2)
+/// How to call it.
+fn usage() -> String {
+    let own = [
+        "bench run [NAME ...] [--rookery PROGRAM] [--headers N]   (all of them without a name)",
+        "bench serve --headers N [--network NAME] [--listen IP:PORT]",
+    ];
+    let commands: Vec<_> = own.iter().chain(storm::USAGE).chain(strain::USAGE).copied().collect();
+    let benches: Vec<_> =
+        BENCHES.iter().map(|bench| format!("  {:<10} {}", bench.name, bench.about)).collect();
+    format!("usage: {}\n{}", commands.join("\n       "), benches.join("\n"))
 }
 
 #[cfg(test)]

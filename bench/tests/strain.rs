@@ -20,12 +20,15 @@ fn line(of: &str) -> Value {
 
 #[test]
 fn a_churn_ends_as_it_began() {
-    let line = line("churn --peers 20 --per-second 10 --minutes 0.1 --idle 3 --json");
-    assert_eq!((&line["right"], &line["equal_at_end"]), (&true.into(), &true.into()), "{line}");
+    // Whether all was in time besides is for a machine that has the time.
+    let output = bench("churn --peers 20 --per-second 10 --minutes 0.1 --idle 3 --json");
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&line["balanced_at_end"], &line["equal_at_end"]), (&true.into(), &true.into()), "{line}");
+    assert_eq!((&line["strangers"], &line["slots_left"]), (&0.0.into(), &0.into()), "{line}");
     assert_eq!((&line["tasks_left"], &line["descriptors_left"]), (&0.0.into(), &0.0.into()), "{line}");
     // Half of the ends are silent, so that not all sessions can have been ended by the peers.
     assert!(line["churned"]["connects"].as_u64() >= Some(40), "{line}");
-    assert!(line["oldest_ghost_silent_s"].as_f64() > Some(0.5), "{line}");
+    assert!(line["ghosts"]["silent"]["oldest_s"].as_f64() > Some(0.5), "{line}");
 }
 
 #[test]
@@ -81,7 +84,8 @@ fn nobody_is_taken_for_somebody_else() {
 fn every_honest_ask_is_answered_beside_a_flood() {
     let line = line("fairness --peers 4 --seconds 1 --json");
     for name in ["fair", "weighed", "plain"] {
-        assert_eq!(line[name]["flooded"]["answered"], 4 * 6, "{name}: {line}");
+        let (flooded, alone) = (&line[name]["flooded"]["answered"], &line[name]["alone"]["answered"]);
+        assert!(flooded == alone && flooded.as_u64() > Some(0), "{name}: {line}");
         assert!(line[name]["flooded"]["flood_answered"].as_u64() > Some(0), "{name}: {line}");
     }
 }

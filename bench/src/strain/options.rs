@@ -1,6 +1,9 @@
 //! The command lines of what a node bears.
 
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use rookery_transport::quic::QuicLimits;
 
 use super::Outcome;
 use super::attack::Kind;
@@ -37,8 +40,10 @@ const MOST_PEERS: usize = 20_000;
 const PER_SECOND: usize = 50;
 /// Seconds of an attack and of a fairness measurement.
 const SECONDS: u64 = 10;
-/// Silence after which a connection is over, in seconds: the transport's usual one.
-const IDLE: u64 = 30;
+/// Silence after which a connection is over, when none is asked for.
+const IDLE: Duration = QuicLimits::DEFAULT.idle;
+/// Less than this is the time that an answer takes on a busy machine.
+const LEAST_IDLE: f64 = 0.1;
 
 /// A churn.
 #[derive(Debug, PartialEq)]
@@ -46,7 +51,7 @@ pub struct ChurnAsked {
     pub peers: usize,
     pub per_second: usize,
     pub minutes: f64,
-    pub idle: u64,
+    pub idle: Duration,
     pub json: bool,
 }
 
@@ -55,7 +60,7 @@ pub struct ChurnAsked {
 pub struct CrowdAsked {
     pub peers: usize,
     pub minutes: f64,
-    pub idle: u64,
+    pub idle: Duration,
     /// This size only, not the smaller ones.
     pub only: bool,
     pub json: bool,
@@ -153,7 +158,7 @@ struct Read {
     sessions: Option<usize>,
     minutes: Option<f64>,
     seconds: Option<u64>,
-    idle: Option<u64>,
+    idle: Option<Duration>,
     admit: Option<Admit>,
     only: bool,
     json: bool,
@@ -179,7 +184,7 @@ fn read(command: &str, args: &[String], allowed: &[&str]) -> Outcome<Read> {
             "--sessions" => read.sessions = Some(number(value()?, usize::MAX)?),
             "--minutes" => read.minutes = Some(minutes(value()?)?),
             "--seconds" => read.seconds = Some(number(value()?, usize::MAX)? as u64),
-            "--idle" => read.idle = Some(number(value()?, usize::MAX)? as u64),
+            "--idle" => read.idle = Some(idle(value()?)?),
             "--admit" => read.admit = Some(one_of(value()?, &Admit::ALL)?),
             "--no-retry" => read.admit = Some(Admit::Anyone),
             "--always-retry" => read.admit = Some(Admit::Proven),
@@ -259,6 +264,12 @@ fn minutes(text: &str) -> Outcome<f64> {
     minutes.ok_or_else(|| format!("{text} is not a number of minutes"))
 }
 
+fn idle(text: &str) -> Outcome<Duration> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds >= LEAST_IDLE);
+    let idle = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    idle.ok_or_else(|| format!("{text} is not a number of seconds from {LEAST_IDLE}"))
+}
+
 fn one_of<T: Copy>(text: &str, choices: &[(&str, T)]) -> Outcome<T> {
     let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
     found.ok_or_else(|| format!("{text} is none of {}", names(choices)))
@@ -281,7 +292,7 @@ mod tests {
     #[test]
     fn processes_are_told_all_that_they_are_asked() {
         for (_, admit) in Admit::ALL {
-            let serving = Serving { sessions: 7, admit, idle: 9 };
+            let serving = Serving { sessions: 7, admit, idle: Duration::from_millis(9_500) };
             assert_eq!(parse(SERVE, &serving.arguments()), Some(Ok(Asked::Serve(serving))));
         }
         for (_, kind) in Kind::ALL {
@@ -308,6 +319,8 @@ mod tests {
         for (command, line) in [
             ("churn", "--minutes 0"),
             ("churn", "--count 5"),
+            ("churn", "--idle 0.05"),
+            ("churn", "--idle inf"),
             ("churn", "--peers"),
             ("crowd", "--peers 20001"),
             ("crowd", "many"),

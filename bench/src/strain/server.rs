@@ -84,13 +84,12 @@ pub struct Serving {
     pub sessions: usize,
     /// How handshakes are admitted.
     pub admit: Admit,
-    /// Seconds of silence after which a connection is over.
-    pub idle: u64,
+    /// Silence after which a connection is over.
+    pub idle: Duration,
 }
 
 /// The bounds of QUIC for this silence; three and a third keep-alives fit, as in the usual ones.
-pub fn quic(idle: u64) -> QuicLimits {
-    let idle = Duration::from_secs(idle);
+pub fn quic(idle: Duration) -> QuicLimits {
     QuicLimits { idle, keep_alive: idle * 3 / 10, ..QuicLimits::DEFAULT }
 }
 
@@ -98,7 +97,8 @@ impl Serving {
     /// The arguments that tell a process of it.
     pub fn arguments(&self) -> Vec<String> {
         let Self { sessions, admit, idle } = self;
-        ["--sessions", &sessions.to_string(), "--admit", admit.name(), "--idle", &idle.to_string()]
+        let idle = idle.as_secs_f64().to_string();
+        ["--sessions", &sessions.to_string(), "--admit", admit.name(), "--idle", &idle]
             .map(str::to_owned)
             .into()
     }

@@ -181,8 +181,7 @@ impl Attackers {
 
 /// Runs it and prints what it came to.
 pub fn run(asked: &AttackAsked) -> Outcome<()> {
-    let serving =
-        Serving { sessions: SESSIONS, admit: asked.admit, idle: QuicLimits::DEFAULT.idle.as_secs() };
+    let serving = Serving { sessions: SESSIONS, admit: asked.admit, idle: QuicLimits::DEFAULT.idle };
     let mut server = Process::start(options::SERVE, serving.arguments())?;
     let invitation = server.heard()?;
     let invitation = invitation["invitation"].as_str().ok_or("the server said no invitation")?.to_owned();
