@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use rookery_base::Hash32;
-use rookery_fuzz::{records, NETWORK};
+use rookery_fuzz::{NETWORK, records};
 use rookery_overlay::wire::SignedRecord;
 use rookery_overlay::wire::record::{MAX_RECORD, MIN_RECORD};
 

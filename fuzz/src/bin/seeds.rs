@@ -6,6 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use rookery_base::Hash32;
 use rookery_engine::book::{Book, BookConfig, Record};
+use rookery_fuzz::{NETWORK, owner, records};
 use rookery_handshake::wire::block::{Block, MerkleBlock};
 use rookery_handshake::wire::compact::{BlockTxn, CompactBlock, GetBlockTxn, Prefilled, SendCmpct, ShortId};
 use rookery_handshake::wire::filter::{FeeFilter, FilterAdd, FilterLoad, FilterUpdate};
@@ -15,7 +16,6 @@ use rookery_handshake::wire::tx::{Address, Covenant, CovenantKind, Input, Items,
 use rookery_handshake::wire::{
     HEADER_LEN, Headers, Inv, InvKind, Locator, NetAddress, Packet, Services, Text, Version, encode_frame,
 };
-use rookery_fuzz::{NETWORK, owner, records};
 use rookery_overlay::wire::gossip::{Inventory, Item, encode_missing, encode_topics};
 use rookery_overlay::wire::hello::{self, ExtraIdentity, Hello, network_id};
 use rookery_overlay::wire::message::{Ack, Message, Verdict};
