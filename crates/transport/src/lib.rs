@@ -252,6 +252,10 @@ pub trait Mux: Send + Sync {
     /// The next stream that the other side opens. Cancel-safe.
     fn accept(&self) -> BoxFuture<'_, io::Result<MuxStream>>;
 
+    /// Says that the other side has shown who it is and is let in: from here on it may have as much under way as a session
+    /// may. Before, what it can have us hold is a stranger's part. Nothing to do where the two are the same.
+    fn admit(&self) {}
+
     /// Ends the connection and tells the other side why. The first call wins.
     fn close(&self, code: u32, reason: &str);
 

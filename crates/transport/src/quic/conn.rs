@@ -31,6 +31,8 @@ const GIVEN_UP: VarInt = VarInt::from_u32(0);
 pub(super) struct Site {
     /// Where it is bound.
     pub local: SocketAddr,
+    /// What the other side of a connection that is let in may have sent before we have read it.
+    pub window: VarInt,
     pub metrics: Arc<Metrics>,
     pub farewells: Arc<Farewells>,
 }
@@ -126,6 +128,12 @@ impl Mux for QuicMux {
 
     fn accept(&self) -> BoxFuture<'_, io::Result<MuxStream>> {
         Box::pin(async move { self.connection.accept_bi().await.map(stream).map_err(error) })
+    }
+
+    fn admit(&self) {
+        if self.connection.side().is_server() {
+            self.connection.set_receive_window(self.site.window);
+        }
     }
 
     fn close(&self, code: u32, reason: &str) {

@@ -64,6 +64,8 @@ pub struct QuicLimits {
     /// The same for all streams of a connection, and what we may have sent and not heard of: with the number of connections this
     /// bounds what peers can have us hold; see [`sharing`](Self::sharing).
     pub window: u32,
+    /// The same of a connection that has come to us and is not let in yet, see [`Mux::admit`]: no stream's part of it is larger.
+    pub first_window: u32,
     /// Nothing heard for this long ends a connection.
     pub idle: Duration,
     /// Something is said at least this often.
@@ -76,13 +78,15 @@ pub struct QuicLimits {
 
 impl QuicLimits {
     /// streams: 64 requests at a time are more than one application asks one peer. windows: 256 KiB fill 20 Mbit/s at 100 ms;
-    /// a connection holds four such streams. idle, keep_alive: NATs forget UDP after 30 s; three keep-alives fit, so that two may
+    /// a connection holds four such streams. first_window: hellos have a few kilobytes, and strangers hold that much of each
+    /// handshake's place. idle, keep_alive: NATs forget UDP after 30 s; three keep-alives fit, so that two may
     /// be lost. initial_rtt: RFC 9002's 333 ms make one lost first packet cost a second; 100 ms is a long way round the world's
     /// half. arrivals: four times a storm of a thousand.
     pub const DEFAULT: Self = Self {
         streams: 64,
         stream_window: 256 << 10,
         window: 1 << 20,
+        first_window: 16 << 10,
         idle: Duration::from_secs(30),
         keep_alive: Duration::from_secs(9),
         initial_rtt: Duration::from_millis(100),
@@ -164,7 +168,8 @@ impl Quic {
         // A buffer is far smaller than 2^63 bytes.
         env.metrics.udp_receive_buffer_bytes.set(bound.receive_buffer.unwrap_or(0) as i64);
         driver.keep(env, endpoint.clone());
-        let site = Site { local: endpoint.local_addr()?, metrics: Arc::clone(&env.metrics), farewells };
+        let (local, metrics) = (endpoint.local_addr()?, Arc::clone(&env.metrics));
+        let site = Site { local, window: setup.window, metrics, farewells };
         lock(endpoints).push((endpoint.clone(), site.clone()));
         Ok((endpoint, site))
     }

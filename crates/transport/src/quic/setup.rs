@@ -32,14 +32,17 @@ const MTU_STEP: u16 = 127;
 pub(super) struct Setup {
     pub client: ClientConfig,
     pub server: ServerConfig,
+    /// Of a connection that is let in.
+    pub window: VarInt,
 }
 
 impl Setup {
     pub fn new(env: &Env, tls: QuicTls, secret: &[u8; 32], limits: QuicLimits) -> io::Result<Self> {
-        let transport = Arc::new(transport(&limits)?);
+        let ours = Arc::new(transport(&limits, limits.window)?);
+        let theirs = Arc::new(transport(&limits, limits.first_window.min(limits.window))?);
         let crypto = QuicClientConfig::try_from(tls.client).map_err(io::Error::other)?;
         let mut client = ClientConfig::new(Arc::new(crypto));
-        client.transport_config(Arc::clone(&transport));
+        client.transport_config(ours);
         let first_ids = Mutex::new(env.rng.fork("quic first connection ids", 0));
         client.initial_dst_cid_provider(Arc::new(move || {
             let mut id = [0; 20];
@@ -49,12 +52,12 @@ impl Setup {
         let crypto = Sparing::new(QuicServerConfig::try_from(tls.server).map_err(io::Error::other)?);
         let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(Sealing::new(secret)));
         server
-            .transport_config(transport)
+            .transport_config(theirs)
             .time_source(Arc::new(Calendar(env.clock)))
             .max_incoming(limits.arrivals)
             .incoming_buffer_size(ARRIVAL_BYTES)
             .incoming_buffer_size_total(ARRIVAL_BYTES * limits.arrivals as u64);
-        Ok(Self { client, server })
+        Ok(Self { client, server, window: VarInt::from_u32(limits.window) })
     }
 
     /// A new endpoint's own part.
@@ -73,7 +76,8 @@ impl Setup {
     }
 }
 
-fn transport(limits: &QuicLimits) -> io::Result<TransportConfig> {
+/// For connections on which the other side may have sent so much that we have not read.
+fn transport(limits: &QuicLimits, window: u32) -> io::Result<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.minimum_change(MTU_STEP);
     let mut config = TransportConfig::default();
@@ -82,7 +86,7 @@ fn transport(limits: &QuicLimits) -> io::Result<TransportConfig> {
         .max_concurrent_bidi_streams(VarInt::from_u32(limits.streams))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(limits.stream_window))
-        .receive_window(VarInt::from_u32(limits.window))
+        .receive_window(VarInt::from_u32(window))
         .send_window(u64::from(limits.window))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(IdleTimeout::try_from(limits.idle).map_err(io::Error::other)?))
