@@ -21,14 +21,16 @@ use rookery_base::{
 };
 use rookery_observe::metrics::Outcome;
 use rookery_runtime::{Env, Instant, Scope};
-use rookery_transport::{Arrival, Entering, Farewell, cause_of};
+use rookery_transport::{Arrival, Entering, Farewell, Mux, cause_of};
 use tokio::sync::oneshot;
 
 use crate::accounts::Passage;
 use crate::engine::Shared;
+use crate::registry::actor::Admitted;
 use crate::registry::state::Candidate;
 use crate::routine::{self, Start};
-use crate::{Admit, Approach, Established, Precedence};
+use crate::streams::last_words;
+use crate::{Admit, Approach, PeerFacts, Precedence};
 
 /// A session that a dial led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,9 +145,8 @@ async fn shake<T>(shared: Arc<Shared>, env: Env, attempt: Attempt<T>) -> Result<
         Ok(start) => (start, None),
         Err(panicked) => (Err(CloseCause::Panic), Some(panicked)),
     };
-    if let (Err(cause), Some(farewell)) = (&start, shaking.farewell.take()) {
-        let (code, reason) = shared.network.goodbye(cause);
-        farewell(code, &reason);
+    if let Err(cause) = &start {
+        shaking.hang_up(cause);
     }
     if let (Err(cause), Some(passage)) = (&start, shaking.passage.take()) {
         passage.end(cause);
@@ -220,8 +221,13 @@ impl Shaking<'_> {
             let conn = clock.timeout(connect, conn).await;
             let conn = conn.ok_or_else(|| too_slow(PeerFaultKind::ConnectTimeout, "connection", connect))?;
             let conn = conn.map_err(|error| cause_of(&error))?;
+            let mux = conn.mux();
             let shaken = clock.timeout(hello, network.handshake(approach(conn))).await;
-            shaken.unwrap_or_else(|| Err(too_slow(PeerFaultKind::HandshakeTimeout, "network", hello)))
+            let late = || Err(too_slow(PeerFaultKind::HandshakeTimeout, "network", hello));
+            match (shaken.unwrap_or_else(late), mux) {
+                (Err(met), Some(mux)) => Err(last_words(clock, &*mux, met).await),
+                (shaken, _) => shaken,
+            }
         };
         let shaken = tokio::select! {
             biased;
@@ -229,11 +235,41 @@ impl Shaking<'_> {
             shaken = shaking => shaken,
         };
         let established = shaken.and_then(|established| self.stopper.pass().map(|()| established))?;
-        self.register(established).await
+        let mux = established.mux.clone();
+        match self.register(&established.facts, mux).await {
+            Ok((admitted, session)) => Ok(Start {
+                budget: self.shared.budget(self.direction),
+                network: Arc::clone(&self.shared.network),
+                table: self.shared.table.clone(),
+                established,
+                admitted,
+                handle: session.handle,
+                mail: session.mail,
+                slot: session.slot,
+                env: self.env.clone(),
+            }),
+            Err(cause) => {
+                // While its streams are still there: a goodbye comes before their end.
+                self.hang_up(&cause);
+                Err(cause)
+            }
+        }
     }
 
-    async fn register(&mut self, established: Established) -> Result<Start, CloseCause> {
-        let (shared, facts) = (self.shared, &established.facts);
+    /// Tells whoever is not let in why, once.
+    fn hang_up(&mut self, cause: &CloseCause) {
+        if let Some(farewell) = self.farewell.take() {
+            let (code, reason) = self.shared.network.goodbye(cause);
+            farewell(code, &reason);
+        }
+    }
+
+    async fn register(
+        &mut self,
+        facts: &PeerFacts,
+        mux: Option<Arc<dyn Mux>>,
+    ) -> Result<(Vec<bool>, Admitted), CloseCause> {
+        let shared = self.shared;
         if facts.precedence != Precedence::NONE {
             let _ = self.who.set(facts.peer);
         }
@@ -252,19 +288,9 @@ impl Shaking<'_> {
             reserved: self.reserved,
             precedence: facts.precedence,
         };
-        let (mux, passage) = (established.mux.clone(), self.passage.take());
+        let passage = self.passage.take();
         let session = shared.registry.promote(candidate, facts.clone(), mux, passage).await?;
-        Ok(Start {
-            budget: shared.budget(self.direction),
-            network: Arc::clone(&shared.network),
-            table: shared.table.clone(),
-            established,
-            admitted,
-            handle: session.handle,
-            mail: session.mail,
-            slot: session.slot,
-            env: self.env.clone(),
-        })
+        Ok((admitted, session))
     }
 }
 

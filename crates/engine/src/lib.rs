@@ -69,4 +69,3 @@ pub use registry::watch::{Change, StateChange, StateWatch};
 pub use requests::{RequestKey, RequestRefused};
 pub use service::{Admit, Answer, Command, End, Flow, Pipe, Service, Until};
 pub use session::{PeerHandle, PeerView};
-pub use streams::last_words;

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! It never awaits a reactor: a pipe without room parks *reading*, while commands, deadlines and writing go on. It
-//! ends for exactly one cause, the first one. Whatever way it ends, by return, cancellation or panic, dropping it
+//! ends for exactly one cause, the first one; where its stream has ended, what is said of that within a second, as the connection's own
+//! goodbye. Whatever way it ends, by return, cancellation or panic, dropping it
 //! gives back its session slot with cause and ledger, its lanes' farewells and its frames' bytes. Each open request
 //! ends with the cause; after a panic it is only counted, because no pipe can be told.
 
@@ -31,7 +32,7 @@ use crate::reader::{FrameReader, Gate, Incoming};
 use crate::registry::SessionEnd;
 use crate::requests::Match;
 use crate::session::{Closer, MAIL, Mail, PeerHandle};
-use crate::streams::{Hangup, hear_out};
+use crate::streams::{Hangup, Line, hear_out};
 use crate::{
     Answer, Command, End, Established, Flow, KindTable, Network, Outbox, Pipe, Role, Service, StreamPeer,
     Until, streams, writer,
@@ -85,9 +86,7 @@ pub(crate) fn run(start: Start) -> impl Future<Output = CloseCause> {
     let mut routine = begin(start);
     async move {
         let cause = routine.serve().await;
-        if routine.leave.is_some() {
-            hear_out(routine.env.clock, &routine.closer, &cause).await;
-        }
+        routine.hear_out(&cause).await;
         routine.end(cause)
     }
 }
@@ -114,14 +113,14 @@ fn begin(start: Start) -> Routine {
         env.clone(),
         queue,
         link.writer,
-        write,
+        Line { hangup, write },
         table.clone(),
         Arc::clone(&handle.stats),
         closer.clone(),
-        hangup,
     );
     env.scope.spawn_to_end("writer", OnPanic::EndScope, writing);
     if let Some(mux) = mux {
+        mux.admit();
         let peer = StreamPeer { facts: facts.clone(), handle: handle.clone(), env: env.clone() };
         env.scope.spawn("streams", OnPanic::EndScope, streams::run(mux, network.streams(), peer));
     }
@@ -392,6 +391,16 @@ impl Routine {
             self.env.metrics.parked_peers.dec();
             self.outbox.stats.parked.store(false, Relaxed);
             self.env.trace("park", self.outbox.generation.0, 0, 0, "unparked");
+        }
+    }
+
+    /// Gives a connection that has an end of its own time to say why, when its ordered stream has ended. Whoever asks something of
+    /// the session meanwhile is told that it is over.
+    async fn hear_out(&mut self, met: &CloseCause) {
+        if self.leave.is_some() {
+            self.mail.close();
+            while self.mail.try_recv().is_ok() {}
+            hear_out(&self.env, &self.closer, met).await;
         }
     }
 

@@ -4,16 +4,16 @@
 //! the network's [`StreamService`]; those that we open are opened through the session's handle. All end with the
 //! session: it closes the connection, with the reason.
 //!
-//! A connection's end is told once for all of its streams. Whoever closes it gives no stream up before ([`Hangup`]), and whoever
-//! meets the end of a stream first looks whether that is the end of the connection ([`hear_out`], [`last_words`]): otherwise
-//! a goodbye is a broken stream whenever it comes in another datagram.
+//! A connection's end is told once for all of its streams. A session that ends gives none of its ordered stream up before it
+//! has closed the connection ([`Line`]), and what meets the end of a stream first asks whether that is the end of the
+//! connection ([`hear_out`], [`last_words`]): otherwise a goodbye is a broken stream whenever it comes in another datagram.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use rookery_base::CloseCause;
-use rookery_runtime::Clock;
-use rookery_transport::{Mux, ReadHalf, cause_of};
+use rookery_runtime::{Clock, Env};
+use rookery_transport::{Mux, ReadHalf, WriteHalf, cause_of};
 use tokio::sync::oneshot;
 
 use crate::session::Closer;
@@ -29,18 +29,25 @@ const fn may_say_more(cause: &CloseCause) -> bool {
 }
 
 /// Why a handshake has failed: what the connection says where it ends too, or else what its stream has met.
-pub async fn last_words(clock: Clock, mux: &dyn Mux, met: CloseCause) -> CloseCause {
+pub(crate) async fn last_words(clock: Clock, mux: &dyn Mux, met: CloseCause) -> CloseCause {
     if !may_say_more(&met) {
         return met;
     }
     clock.timeout(LAST_WORDS, mux.closed()).await.map_or(met, CloseCause::from)
 }
 
-/// Waits for the session to end with its connection, where that may say more than what its ordered stream has met.
-pub(crate) async fn hear_out(clock: Clock, closer: &Closer, met: &CloseCause) {
+/// Waits for the session to end with its connection, where that may say more than what its ordered stream has met. Cut short by
+/// a stop, after which there is nobody to hear it.
+pub(crate) async fn hear_out(env: &Env, closer: &Closer, met: &CloseCause) {
     if may_say_more(met) {
+        let heard = async {
+            tokio::select! {
+                () = closer.closed() => {}
+                () = env.scope.cancelled() => {}
+            }
+        };
         // Without more words it ends for what it has met.
-        let _ = clock.timeout(LAST_WORDS, closer.closed()).await;
+        let _ = env.clock.timeout(LAST_WORDS, heard).await;
     }
 }
 
@@ -57,6 +64,14 @@ pub(crate) async fn run(mux: Arc<dyn Mux>, service: Option<Arc<dyn StreamService
         },
     };
     peer.handle.close(cause);
+}
+
+/// What a writer writes to. Its fields are dropped in this order: a stream that is given up before its connection has ended is
+/// one that broke.
+pub(crate) struct Line {
+    /// None where the connection is its one stream, whose end says all.
+    pub hangup: Option<Hangup>,
+    pub write: WriteHalf,
 }
 
 /// Closes the connection with the session's cause when it is dropped. The writer holds it, so that what is still queued is

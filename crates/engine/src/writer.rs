@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::outbox::OutQueue;
 use crate::session::{Closer, PeerStats};
-use crate::streams::{Hangup, hear_out};
+use crate::streams::{Line, hear_out};
 use crate::{Enframe, KindTable};
 
 /// Messages are gathered up to this many bytes for one write.
@@ -36,16 +36,14 @@ impl Drop for Blame {
 }
 
 /// Ends when the queue is closed and written, or when the connection fails; then it hangs up.
-#[expect(clippy::too_many_arguments, reason = "what a writer is made of, once")]
 pub(crate) async fn run(
     env: Env,
     queue: Arc<OutQueue>,
     mut link: Box<dyn Enframe>,
-    mut write: WriteHalf,
+    mut line: Line,
     table: KindTable,
     stats: Arc<PeerStats>,
     closer: Closer,
-    hangup: Option<Hangup>,
 ) {
     let _blame = Blame(closer.clone());
     let mut flush_until = None;
@@ -63,20 +61,23 @@ pub(crate) async fn run(
             stats.frames_out.fetch_add(1, Relaxed);
             next = if buffer.len() < GATHER { queue.try_next() } else { None };
         }
-        if let Err(cause) = write_all(&env, &mut write, &mut buffer, &stats, &closer, &mut flush_until).await
+        if let Err(cause) =
+            write_all(&env, &mut line.write, &mut buffer, &stats, &closer, &mut flush_until).await
         {
             if matches!(cause, CloseCause::Fault(_)) {
                 env.metrics.write_stalls.inc();
             }
-            if hangup.is_some() {
-                hear_out(env.clock, &closer, &cause).await;
+            if line.hangup.is_some() {
+                hear_out(&env, &closer, &cause).await;
             }
             closer.close(cause);
             return;
         }
     }
-    // The other side may be gone already; there is nobody left to tell.
-    let _ = env.clock.timeout(FLUSH, write.shutdown()).await;
+    if line.hangup.is_none() {
+        // The other side may be gone already; there is nobody left to tell.
+        let _ = env.clock.timeout(FLUSH, line.write.shutdown()).await;
+    }
 }
 
 async fn write_all(

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{Bytes, BytesMut};
 use rookery_base::id::canonical_addr;
 use rookery_base::{CloseCause, Direction, Hash32, PeerFault, PeerFaultKind, PeerId};
-use rookery_engine::{Approach, Caps, Established, ExtraFact, Link, PeerFacts, Precedence, last_words};
+use rookery_engine::{Approach, Caps, Established, ExtraFact, Link, PeerFacts, Precedence};
 use rookery_transport::tls::{self, Identity};
 use rookery_transport::{Mux, MuxConn, MuxStream, cause_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -84,21 +84,11 @@ impl Introduction {
         }
     }
 
-    /// Exchanges hellos. Where that fails, what the other side says of it counts before what became of the stream.
+    /// Exchanges hellos.
     pub async fn shake(&self, approach: Approach) -> Result<Established, CloseCause> {
-        let Approach { conn, direction, env } = approach;
-        let conn = conn.into_mux()?;
-        let mux = Arc::clone(&conn.mux);
-        match self.exchange(conn, direction).await {
-            Err(cause) => Err(last_words(env.clock, &*mux, cause).await),
-            shaken => shaken,
-        }
-    }
-
-    async fn exchange(&self, conn: MuxConn, direction: Direction) -> Result<Established, CloseCause> {
-        let MuxConn { remote, proof, mux, .. } = conn;
+        let MuxConn { remote, proof, mux, .. } = approach.conn.into_mux()?;
         let broken = |error: io::Error| cause_of(&error);
-        let (stream, theirs, attempt) = match direction {
+        let (stream, theirs, attempt) = match approach.direction {
             Direction::Outbound => {
                 // Counts from 1: 0 is what a listener says.
                 let attempt = self.attempts.fetch_add(1, Ordering::Relaxed) + 1;
@@ -123,7 +113,7 @@ impl Introduction {
             return Err(not_its_key());
         }
         let identity = theirs.keys.peer_id();
-        let by_dialler = direction == Direction::Inbound;
+        let by_dialler = approach.direction == Direction::Inbound;
         let extra = self.check(&*mux, by_dialler, &identity, theirs.extra)?;
         let facts = PeerFacts {
             extra,
@@ -132,7 +122,7 @@ impl Introduction {
             agent: theirs.agent,
             precedence: Precedence { incarnation: theirs.incarnation, attempt },
             observed: theirs.observed,
-            ..PeerFacts::of(identity, canonical_addr(remote), direction)
+            ..PeerFacts::of(identity, canonical_addr(remote), approach.direction)
         };
         let link = Link { reader: Box::new(Framing), writer: Box::new(Framing) };
         let MuxStream { read, write } = stream;

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rookery_base::{CloseCause, Direction, Refusal};
 use rookery_engine::registry::SessionLimits;
 use rookery_engine::{Change, HandshakeLimits, Limits};
@@ -267,6 +268,69 @@ async fn what_a_connection_says_at_its_end_counts_before_what_its_stream_has_met
     let causes: Vec<_> = node.engine.closed().await.into_iter().map(|closed| closed.cause).collect();
     assert_eq!(causes, [CloseCause::ByPeer { code: 9, reason: "had enough".into() }, CloseCause::PeerClosed]);
     assert_eq!(node.engine.audit().await.unwrap().slots, 0);
+    node.stop().await;
+}
+
+/// The same before there is a session: whoever gives its hello up half way and then says why has said why.
+#[tokio::test(start_paused = true)]
+async fn what_a_connection_says_at_its_end_counts_in_a_handshake_too() {
+    let board = Switchboard::default();
+    let node = Build::new(1).start(&board).await;
+    for (n, says) in [(1, true), (2, false)] {
+        let conn = board.knock(from(n, 1), node.at, true).unwrap().told().await.conn().unwrap();
+        let mux = std::sync::Arc::clone(&conn.mux);
+        let (mut stream, _) = ordered(Conn::Mux(conn), Direction::Outbound).await.unwrap();
+        stream.write.write_all(b"ROOK").await.unwrap();
+        node.settle().await;
+        drop(stream);
+        node.pass(SECOND / 2).await;
+        assert_eq!(node.engine.accounts().shaking, 1);
+        if says {
+            mux.close(9, "changed my mind");
+        } else {
+            node.pass(SECOND).await;
+        }
+        node.settle().await;
+        assert_eq!(node.engine.accounts().shaking, 0);
+        let why = node.engine.why(from(n, 0)).await.0;
+        assert_eq!(why[0].closed.as_ref().unwrap().contains("changed my mind"), says, "{why:?}");
+    }
+    node.stop().await;
+}
+
+/// R9: who waits for a connection's last words does not hold up a stop, and whoever asks the session something is told at once
+/// that it is over.
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_stream_has_ended_takes_no_more_and_stops_at_once() {
+    let board = Switchboard::default();
+    let mut node = Build::new(1).start(&board).await;
+    let (_conn, stream) = dial(&node, from(1, 1), identity(1)).await.ok().unwrap();
+    let handle = node.up().await;
+    drop(stream);
+    node.settle().await;
+    assert_eq!(node.engine.accounts().live, 1, "a goodbye may come");
+    assert!(!rookery_echo::say(&handle, "are you there?"), "it is over all the same");
+    let began = node.env.clock.now();
+    node.env.scope.cancel();
+    node.settle().await;
+    assert_eq!((node.engine.accounts().live, node.env.clock.now()), (0, began));
+    node.stop().await;
+}
+
+/// Row 13: of a session that ends the other side sees no stream end before the connection does, and so learns why.
+#[tokio::test(start_paused = true)]
+async fn no_stream_of_a_session_ends_before_its_connection() {
+    let board = Switchboard::default();
+    let node = Build::new(1).start(&board).await;
+    let (conn, mut stream) = dial(&node, from(1, 1), identity(1)).await.ok().unwrap();
+    assert_eq!(node.engine.disconnect(from(1, 1)).await, 1);
+    let mut turns = 0;
+    while stream.write.write_all(b"x").now_or_never().is_none_or(|written| written.is_ok()) {
+        turns += 1;
+        assert!(turns < 1_000, "the session does not end");
+        tokio::task::yield_now().await;
+    }
+    assert!(conn.mux.closed().now_or_never().is_some(), "the stream has ended first");
     node.stop().await;
 }
 
