@@ -4,18 +4,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::{join_all, select};
 use rookery_base::{CloseCause, Hash32};
 use rookery_engine::Limits;
 use rookery_overlay::services::gossip::{Judgement, Validator};
 use rookery_overlay::services::requests::{AnswerWriter, Handler, Incoming, RequestError, ServiceLimits};
 use rookery_overlay::wire::hello::{HEAD_LEN, network_id};
-use rookery_overlay::wire::request::ServiceName;
+use rookery_overlay::wire::request::{RequestHead, ServiceName};
 use rookery_overlay::wire::{Hello, ping};
 use rookery_overlay::{Event, Handle, Node};
 use rookery_runtime::BoxFuture;
 use rookery_transport::tls::{Identity, KeyHashes, Keys};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::{PATIENCE, builder, conserved, dialler, own_address, server, soon, talk, topic, until};
 use crate::raw::{Raw, frame, told};
@@ -213,6 +214,54 @@ async fn streams_without_end_stop_at_the_limit_and_others_are_answered() {
     };
     select(Box::pin(asks(&honest, &server, 100)), Box::pin(one_more)).await;
     assert_eq!(server.engine().accounts().live, 2);
+}
+
+/// Row 25: two that ask without end, each as much as QUIC lets it, and never finish: others are answered all the same.
+#[tokio::test]
+async fn questions_without_end_leave_places_for_those_of_others() {
+    let (_s, server) = serving().await;
+    let at = server.listening()[0];
+    let (_d, honest) = dialler(None).await;
+    soon("a session", honest.connect([at])).await.unwrap();
+    let question = RequestHead { service: echo(), header: Bytes::new() }.encode().unwrap();
+    let (mut open, mut held) = (Vec::new(), Vec::new());
+    for n in 1..=2 {
+        let raw = Raw::new(n);
+        let (conn, stream) = raw.join(at).await;
+        for _ in 1..rookery_transport::QuicLimits::DEFAULT.streams {
+            let mut stream = soon("a stream", conn.mux.open()).await.unwrap();
+            stream.write.write_all(&question).await.unwrap();
+            open.push(stream);
+        }
+        // All have been judged when the last of them is answered busy.
+        let last = open.last_mut().unwrap();
+        soon("busy", last.read.read_exact(&mut [0])).await.unwrap();
+        held.push((raw, conn, stream));
+    }
+    asks(&honest, &server, 100).await;
+    assert_eq!(server.engine().accounts().live, 3);
+}
+
+/// Rows 20, 21: what a stranger says before its hello is held in a stranger's part, however many streams it says it on.
+#[tokio::test]
+async fn a_stranger_can_have_little_held_before_it_is_let_in() {
+    let (_s, server) = serving().await;
+    let at = server.listening()[0];
+    let (_d, honest) = dialler(None).await;
+    soon("a session", honest.connect([at])).await.unwrap();
+    let raw = Raw::new(1);
+    let conn = raw.dial(at).await.unwrap();
+    let _hello = conn.mux.open().await.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        streams.push(conn.mux.open().await.unwrap());
+    }
+    let filling = join_all(streams.iter_mut().map(|stream| stream.write.write_all(&[7; 100_000])));
+    select(Box::pin(filling), Box::pin(asks(&honest, &server, 300))).await;
+    let sent = conn.mux.stats().sent * 1200;
+    // 16 KiB and what its handshake takes; a session's window would be a megabyte.
+    assert!(sent < 64 << 10, "{sent} bytes");
+    assert_eq!(server.engine().accounts().shaking, 1);
 }
 
 /// Row 11: a handler that panics costs the peer that asked, a validator that panics costs the item; both are counted.

@@ -1,15 +1,14 @@
 //! The side that is asked.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rookery_base::CloseCause;
+use rookery_base::{CloseCause, PeerId};
 use rookery_engine::{PeerHandle, StreamPeer, StreamService};
 use rookery_runtime::{BoxFuture, Clock, OnPanic};
 use rookery_transport::{MuxStream, WriteHalf};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{BodyReader, BodyWriter, RequestError, read_head};
 use crate::wire::request::{AnswerHead, RequestHead, ServiceName, Status};
@@ -17,7 +16,8 @@ use crate::wire::request::{AnswerHead, RequestHead, ServiceName, Status};
 /// What a service's requests may take.
 #[derive(Debug, Clone, Copy)]
 pub struct ServiceLimits {
-    /// Requests served at a time, of all peers together. More are told `busy`.
+    /// Requests served at a time, of all peers together. A peer has no more than half of what is free to it: one alone gets
+    /// half of all, the next one half of the rest. More are told `busy`.
     pub at_once: usize,
     /// Bytes of a request's body.
     pub most_body: u64,
@@ -123,10 +123,50 @@ impl AnswerWriter {
 struct Served {
     handler: Arc<dyn Handler>,
     limits: ServiceLimits,
-    slots: Semaphore,
+    /// Requests that are served, by who has asked.
+    places: Mutex<BTreeMap<PeerId, usize>>,
 }
 
-/// The services of a node. Cloning gives another handle to the same table and the same slots.
+impl Served {
+    /// A place for a request of this peer: as long as it has fewer than are left. So however many places a peer, or a crowd of
+    /// them, has taken, there is one for whoever has none, until all are held by as many peers as halving takes.
+    fn enter(&self, peer: PeerId) -> Option<Place<'_>> {
+        let mut places = self.lock();
+        let taken: usize = places.values().sum();
+        let own = places.get(&peer).copied().unwrap_or(0);
+        if own >= self.limits.at_once.saturating_sub(taken) {
+            return None;
+        }
+        places.insert(peer, own + 1);
+        drop(places);
+        Some(Place { served: self, peer })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, usize>> {
+        // Held for a look; nothing under it can panic.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request's place, until it is dropped.
+struct Place<'a> {
+    served: &'a Served,
+    peer: PeerId,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut places = self.served.lock();
+        if let Some(own) = places.get_mut(&self.peer) {
+            *own -= 1;
+            if *own == 0 {
+                places.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// The services of a node. Cloning gives another handle to the same table and the same places.
 #[derive(Clone, Default)]
 pub struct RequestServer {
     services: Arc<BTreeMap<ServiceName, Served>>,
@@ -135,9 +175,9 @@ pub struct RequestServer {
 impl RequestServer {
     /// Serves these; of two with one name the later.
     pub fn new(services: impl IntoIterator<Item = (ServiceName, ServiceLimits, Arc<dyn Handler>)>) -> Self {
-        let served = services.into_iter().map(|(name, limits, handler)| {
-            (name, Served { handler, limits, slots: Semaphore::new(limits.at_once) })
-        });
+        let served = services
+            .into_iter()
+            .map(|(name, limits, handler)| (name, Served { handler, limits, places: Mutex::default() }));
         Self { services: Arc::new(served.collect()) }
     }
 
@@ -151,7 +191,7 @@ impl RequestServer {
         let mut answer = AnswerWriter::new(write, clock);
         // A head that is none gets no answer: the stream is reset.
         let head = RequestHead::decode(&read_head(&mut read, clock).await?)?;
-        let (served, _slot) = match self.admit(&head.service) {
+        let (served, _place) = match self.admit(&head.service, peer.facts.peer) {
             Ok(admitted) => admitted,
             Err(status) => return answer.fail(status).await,
         };
@@ -178,10 +218,10 @@ impl RequestServer {
         }
     }
 
-    fn admit(&self, name: &ServiceName) -> Result<(&Served, SemaphorePermit<'_>), Status> {
+    fn admit(&self, name: &ServiceName, peer: PeerId) -> Result<(&Served, Place<'_>), Status> {
         let served = self.services.get(name).ok_or(Status::NoService)?;
-        let slot = served.slots.try_acquire().map_err(|_| Status::Busy)?;
-        Ok((served, slot))
+        let place = served.enter(peer).ok_or(Status::Busy)?;
+        Ok((served, place))
     }
 }
 

@@ -52,7 +52,7 @@ impl Handler for Actor {
 }
 
 fn server() -> RequestServer {
-    let limits = ServiceLimits { at_once: 2, most_body: 1 << 20, within: Duration::from_secs(60) };
+    let limits = ServiceLimits { at_once: 4, most_body: 1 << 20, within: Duration::from_secs(60) };
     RequestServer::new([(ServiceName::new("act").unwrap(), limits, Arc::new(Actor) as Arc<dyn Handler>)])
 }
 
@@ -132,7 +132,41 @@ async fn a_service_that_takes_too_long_and_one_that_is_busy_are_told() {
     for (_, pending) in callers {
         assert_eq!(pending.answer(SOON, 0).await.unwrap().status, Status::Late);
     }
-    assert!(pair.ask(head("act", b"echo"), b"x").await.is_ok(), "the slots are free again");
+    assert!(pair.ask(head("act", b"echo"), b"x").await.is_ok(), "the places are free again");
+}
+
+/// Row 25: a peer that asks without end gets half of what is left, so that there is a place for whoever has none.
+#[tokio::test(start_paused = true)]
+async fn however_much_some_ask_there_is_a_place_for_another_peer() {
+    let env = env();
+    let limits = ServiceLimits { at_once: 64, most_body: 0, within: Duration::from_secs(60) };
+    let act = ServiceName::new("act").unwrap();
+    let server = RequestServer::new([(act, limits, Arc::new(Actor) as Arc<dyn Handler>)]);
+    let mut held = Vec::new();
+    let mut hang = async |n: u8| {
+        let mut asker = peer(&env);
+        asker.facts.peer = crate::services::testing::peer(n);
+        let (ours, theirs) = streams(4096);
+        let (_, pending) = begin(ours, env.clock, &head("act", b"hang")).await.unwrap();
+        let server = server.clone();
+        let mut serving = Box::pin(async move { server.serve(asker, theirs).await });
+        // Whoever is told no has been after one poll, with a whole turn to itself.
+        tokio::task::yield_now().await;
+        let served = futures_util::poll!(&mut serving).is_pending();
+        held.push((serving, pending));
+        served
+    };
+    let mut places = Vec::new();
+    for n in 0..6 {
+        let mut served = 0;
+        while hang(n).await {
+            served += 1;
+        }
+        places.push(served);
+    }
+    assert_eq!(places, [32, 16, 8, 4, 2, 1]);
+    assert!(hang(6).await, "who has none");
+    held.truncate(32);
 }
 
 #[tokio::test(start_paused = true)]
