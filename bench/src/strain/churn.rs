@@ -322,6 +322,13 @@ impl Report<'_> {
         self.checks.iter().step_by(each).map(point).collect()
     }
 
+    /// Checks at which identities had two sessions, as they had at the check before: a session that another one replaces is there
+    /// for a moment longer.
+    fn doubles_stay(&self) -> usize {
+        self.checks.windows(2).filter(|two| two.iter().all(|check| check.doubles > 0)).count()
+            + usize::from(self.last.doubles > 0)
+    }
+
     /// What is there beyond what was, once all peers have left.
     fn left_over(&self, name: &str) -> Option<f64> {
         Some(self.after[name].as_f64()? - self.before[name].as_f64()?)
@@ -342,6 +349,7 @@ impl Report<'_> {
             "equal_at_end": self.last.sessions == self.last.live,
             "missing": self.most(|check| check.missing as f64),
             "strangers": self.most(|check| check.strangers as f64),
+            "doubles_stayed": self.doubles_stay(),
             "ghosts_over": self.most(|check| check.ghosts_over() as f64),
             "ghosts": self.ghosts(),
             "filled": self.filled,
@@ -375,7 +383,10 @@ impl Report<'_> {
         let right = self.checks.iter().chain([&self.last]).all(Check::right)
             && self.last.sessions == self.last.live
             && self.after["balanced"] == true
-            && self.after["slots"] == 0;
+            && self.after["slots"] == 0
+            && self.after["held_bytes"] == 0
+            && ["tasks", "descriptors"].iter().all(|name| self.left_over(name) == Some(0.0))
+            && self.doubles_stay() == 0;
         let line = self.json(right);
         if self.asked.json {
             println!("{line}");

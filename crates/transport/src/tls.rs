@@ -446,6 +446,42 @@ mod tests {
         assert_eq!(KeyHashes::of(b"no key", [0; 32]), None);
     }
 
+    /// Whoever records a connection today cannot read it with a quantum computer, whatever its keys are.
+    #[test]
+    fn keys_are_agreed_on_by_x25519_and_ml_kem_together_before_anything_else() {
+        use rustls::NamedGroup::X25519MLKEM768;
+        for keys in [Keys::Classic, Keys::PostQuantum, Keys::Both] {
+            let [ours, theirs] = [1, 2]
+                .map(|n| Identity::from_seed(&[n; 32], keys).unwrap().tls(b"test", Trust::Both).unwrap());
+            for groups in [ours.client.crypto_provider(), ours.server.crypto_provider()] {
+                assert_eq!(groups.kx_groups.first().map(|group| group.name()), Some(X25519MLKEM768));
+            }
+            let name = "localhost".try_into().unwrap();
+            let mut client = rustls::ClientConnection::new(Arc::new(ours.client), name).unwrap();
+            let mut server = rustls::ServerConnection::new(Arc::new(theirs.server)).unwrap();
+            for _ in 0..4 {
+                let (mut up, mut down) = (Vec::new(), Vec::new());
+                while client.wants_write() {
+                    client.write_tls(&mut up).unwrap();
+                }
+                let mut up = &up[..];
+                while server.read_tls(&mut up).unwrap() > 0 {
+                    server.process_new_packets().unwrap();
+                }
+                while server.wants_write() {
+                    server.write_tls(&mut down).unwrap();
+                }
+                let mut down = &down[..];
+                while client.read_tls(&mut down).unwrap() > 0 {
+                    client.process_new_packets().unwrap();
+                }
+            }
+            for group in [client.negotiated_key_exchange_group(), server.negotiated_key_exchange_group()] {
+                assert_eq!(group.map(|group| group.name()), Some(X25519MLKEM768), "{keys:?}");
+            }
+        }
+    }
+
     #[test]
     fn a_statement_holds_for_its_signer_and_its_bytes_only() {
         for keys in [Keys::Both, Keys::Classic] {

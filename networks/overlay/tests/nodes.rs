@@ -264,6 +264,7 @@ impl ExtraKey for Word {
     }
 
     fn verify(&self, scheme: u8, key: &[u8], statement: &[u8], signature: &[u8]) -> bool {
+        assert_ne!(key, b"panic", "asked to");
         scheme == 7 && key != b"unwanted" && signature == tls::hash(&[key, statement].concat())
     }
 
@@ -298,4 +299,34 @@ async fn ended(handle: &Handle) -> bool {
         }
     }
     false
+}
+
+/// Row 11: a panic in the hello, over the real QUIC, costs the one who said it: counted, explained, told, and nothing of it stays.
+#[tokio::test]
+async fn a_panic_in_the_hello_costs_that_dialler_and_is_told() {
+    let (_b, server) = builder().extra_key(Arc::new(Word("bob"))).start().await.unwrap();
+    let (_c, bad) = builder().extra_key(Arc::new(Word("panic"))).start().await.unwrap();
+    let (_d, good) = builder().extra_key(Arc::new(Word("dave"))).start().await.unwrap();
+    let told = soon("an end", bad.connect(server.listening())).await;
+    // It may have had the server's hello by then, and a session that ended.
+    if let Err(error) = told {
+        assert!(error.to_string().contains("an error here"), "{error}");
+    }
+    soon("the end", async {
+        while !bad.engine().peers().await.is_empty() || server.engine().accounts().shaking > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(server.env().metrics.panics.get() > 0);
+    let accounts = server.engine().accounts();
+    assert!(accounts.balanced() && accounts.refused.contains_key("panic"), "{accounts:?}");
+    assert_eq!(server.engine().audit().await.unwrap().slots, 0);
+    let (why, _) = server.engine().why("127.0.0.1:0".parse().unwrap()).await;
+    assert!(
+        why.iter().any(|why| why.closed.as_deref().is_some_and(|said| said.contains("panic"))),
+        "{why:?}"
+    );
+    soon("a session", good.connect(server.listening())).await.unwrap();
+    assert_eq!(server.engine().accounts().live, 1);
 }

@@ -104,9 +104,42 @@ fn check_leaving(candidate: &Candidate, leave: &[Generation], known: &[Known], n
     assert!(leave.len() <= 2);
 }
 
+/// Nobody is refused without the reason that is named: who has one of its own to replace counts without that one.
+fn check_refusal(candidate: &Candidate, cause: &CloseCause, banned: bool, known: &[Known], now: Instant) {
+    let ip = |addr: SocketAddr| canonical_ip(addr.ip());
+    let group = |addr: SocketAddr| AddrGroup::of(ip(addr));
+    let others: Vec<&Known> = known
+        .iter()
+        .filter(|k| !k.leaving && k.candidate.direction == candidate.direction)
+        .filter(|k| k.candidate.peer != candidate.peer)
+        .collect();
+    let many = |holds: &dyn Fn(SocketAddr) -> bool| others.iter().filter(|k| holds(k.candidate.addr)).count();
+    let inbound = candidate.direction == Direction::Inbound;
+    let right = match cause {
+        CloseCause::Fault(fault) => candidate.peer == id(US) && fault.to_string().contains("identity"),
+        CloseCause::Refused(Refusal::Banned) => banned,
+        CloseCause::Refused(Refusal::PerAddress) => {
+            inbound && many(&|addr| ip(addr) == ip(candidate.addr)) >= LIMITS.per_ip
+        }
+        CloseCause::Refused(Refusal::PerGroup) => {
+            inbound && many(&|addr| group(addr) == group(candidate.addr)) >= LIMITS.per_group
+        }
+        CloseCause::Refused(Refusal::Full) if inbound => {
+            let own = many(&|addr| group(addr) == group(candidate.addr));
+            let sheds = |k: &&&Known| {
+                now - k.since < LASTING && many(&|addr| group(addr) == group(k.candidate.addr)) > own + 1
+            };
+            others.len() >= LIMITS.inbound && others.iter().filter(sheds).count() == 0
+        }
+        CloseCause::Refused(Refusal::Full) => others.len() >= LIMITS.outbound,
+        _ => false,
+    };
+    assert!(right, "{candidate:?} was refused for {cause}, with {known:?}");
+}
+
 proptest! {
     /// C8, R6, W2: whatever happens in whatever order, the table equals the list, limits hold, one identity has one
-    /// session, the banned are refused, generations only grow, and an end counts once.
+    /// session, the banned are refused and nobody else without a reason, generations only grow, and an end counts once.
     #[test]
     fn the_table_equals_a_list(steps in proptest::collection::vec(step(), 1..120)) {
         let mut now = Clock::system().now();
@@ -144,7 +177,7 @@ proptest! {
                             let incumbent = known.iter().find(|k| k.generation == of);
                             prop_assert!(incumbent.is_some_and(|k| k.candidate.peer == candidate.peer && !k.leaving));
                         }
-                        Decision::Refuse(_) => {}
+                        Decision::Refuse(cause) => check_refusal(&candidate, &cause, banned, &known, now),
                     }
                 }
                 Step::Leave(which) => {

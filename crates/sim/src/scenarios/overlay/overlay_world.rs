@@ -48,9 +48,9 @@ pub(super) fn topic() -> Topic {
     Topic::new("talk").expect("four letters are a topic")
 }
 
-/// The value below which this part of them is; they are in order, and not none.
+/// The least value that this part of them does not exceed; they are in order, and not none. Of less than a hundred, 99 % are all.
 pub(super) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted[(sorted.len() - 1) * percent / 100]
+    sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
 }
 
 /// What a session is called at both ends: who dialled, and which of its dials it was.

@@ -59,30 +59,44 @@ impl Attack {
         [Self::HalfOpen, Self::Slow, Self::Flood, Self::Twins, Self::Replay, Self::Relay];
 }
 
-macro_rules! alone {
-    ($name:literal, $attack:ident, $what:literal) => {
-        Scenario {
-            name: concat!("overlay-siege-", $name),
-            about: concat!($what, ": honest peers all get in, are heard, and wait twice as long at most"),
-            run: |seed| siege(seed, Siege { attacks: &[Attack::$attack], ..Siege::SMALL }),
-        }
-    };
-}
-
 pub(in crate::scenarios) const SCENARIO: Scenario = Scenario {
     name: "overlay-siege",
     about: "every attack at once on one node: honest peers all get in, are heard, and wait twice as long at most",
     run: |seed| siege(seed, Siege::SMALL),
 };
 
-/// Each attack on its own.
+/// Each attack on its own, in the order of [`Attack::ALL`].
 pub(in crate::scenarios) const ALONE: [Scenario; Attack::ALL.len()] = [
-    alone!("half-open", HalfOpen, "forged first flights from ever new addresses"),
-    alone!("slow", Slow, "handshakes of one datagram a second, and such as never say hello"),
-    alone!("flood", Flood, "one peer that sends a hundred times what it may"),
-    alone!("twins", Twins, "one identity from several hosts at once"),
-    alone!("replay", Replay, "an honest node's handshake, said again from two addresses"),
-    alone!("relay", Relay, "somebody between an honest node and the server"),
+    Scenario {
+        name: "overlay-siege-half-open",
+        about: "forged first flights from ever new addresses: honest peers get in, are heard, and wait twice as long at most",
+        run: |seed| siege(seed, Siege { attacks: &[Attack::HalfOpen], ..Siege::SMALL }),
+    },
+    Scenario {
+        name: "overlay-siege-slow",
+        about: "handshakes of one datagram a second, and such as never say hello: honest peers get in, are heard, and wait twice as long at most",
+        run: |seed| siege(seed, Siege { attacks: &[Attack::Slow], ..Siege::SMALL }),
+    },
+    Scenario {
+        name: "overlay-siege-flood",
+        about: "one peer that sends a hundred times what it may: honest peers get in, are heard, and wait twice as long at most",
+        run: |seed| siege(seed, Siege { attacks: &[Attack::Flood], ..Siege::SMALL }),
+    },
+    Scenario {
+        name: "overlay-siege-twins",
+        about: "one identity from several hosts at once: honest peers get in, are heard, and wait twice as long at most",
+        run: |seed| siege(seed, Siege { attacks: &[Attack::Twins], ..Siege::SMALL }),
+    },
+    Scenario {
+        name: "overlay-siege-replay",
+        about: "an honest node's handshake, said again from two addresses: honest peers get in, are heard, and wait twice as long at most",
+        run: |seed| siege(seed, Siege { attacks: &[Attack::Replay], ..Siege::SMALL }),
+    },
+    Scenario {
+        name: "overlay-siege-relay",
+        about: "somebody between an honest node and the server: honest peers get in, are heard, and wait twice as long at most",
+        run: |seed| siege(seed, Siege { attacks: &[Attack::Relay], ..Siege::SMALL }),
+    },
 ];
 
 /// How large it is.
