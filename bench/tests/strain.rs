@@ -61,7 +61,7 @@ fn attacks_reach_the_server_and_honest_peers_get_through() {
 
 #[test]
 fn nobody_is_taken_for_somebody_else() {
-    for kind in ["thief", "relay", "replay"] {
+    for kind in ["thief", "twins", "relay", "replay"] {
         let line = line(&format!("attack {kind} --count 5 --seconds 6 --json"));
         let impostor = &line["cost"]["attackers"][0];
         assert_eq!((&impostor["acts"], &line["gained"]), (&5.into(), &0.0.into()), "{kind}: {line}");

@@ -14,7 +14,7 @@ use super::server::{Admit, Serving};
 pub const USAGE: &[&str] = &[
     "bench churn [--peers N] [--per-second R] [--minutes M] [--idle S] [--json]    1,000 peers, 50 a second, 1 minute",
     "bench crowd [--peers N] [--minutes M] [--idle S] [--only] [--json]           10, 100, 1,000 .. N idle peers",
-    "bench attack half-open|prefix|slow|flood|thief|relay|replay|all [--count N] [--seconds S] [--no-retry | --always-retry] [--json]",
+    "bench attack half-open|prefix|slow|flood|thief|twins|relay|replay|all [--count N] [--seconds S] [--no-retry | --always-retry] [--json]",
     "bench fairness [--peers N] [--seconds S] [--json]",
 ];
 

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | thief | proves its own key, and says hello with the keys of an honest peer that is connected |
 //! | relay | lets honest peers dial it for the server, dials the server, and carries what each says to the other |
+//! | twins | connect under one identity from ever new hosts, each a process of its own as far as the server can know |
 //! | replayer | forwards the datagrams of an honest peer, and says them again from elsewhere when that peer has gone |
 //!
 //! Each tells what it has `gained` as far as it can see that, and how many `sessions` its honest peers had: more than these
 //! the server may not have had.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +36,9 @@ const IMPOSTORS: u8 = 7;
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// For the goodbyes of honest peers to be heard.
 const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Twins that are there at a time, all but one of them without a session.
+const TWINS: usize = 4;
 
 /// Seconds that one of them needs at least.
 pub const LEAST: u64 = 4;
@@ -108,6 +113,34 @@ async fn steal(quic: &Quic, victim: &Identity, to: SocketAddr) -> bool {
         Ok(closed) => matches!(closed, Closed::ByPeer { .. }),
         Err(error) => matches!(cause_of(&error), CloseCause::ByPeer { .. }),
     }
+}
+
+/// Connects under one identity again and again. Each takes the session of the one before: at any time one of them has one.
+pub async fn twins(acts: usize, to: &Server, over: Duration, round: u8) -> Outcome<Value> {
+    let pace = pace(acts, over);
+    let shared = identity()?;
+    let (mut act, mut held) = (0, VecDeque::new());
+    while pace.due(act).await {
+        let twin = Peer::connect(shared.clone(), source(act, IMPOSTORS + round), to);
+        // One that is not let in, or loses its session before it knows of it, is as good as one that does later.
+        if let Some(Ok(twin)) = pace.clock.timeout(ANSWER_WITHIN, twin).await {
+            held.push_back(twin);
+        }
+        if held.len() > TWINS {
+            held.pop_front().into_iter().for_each(|twin: Peer| twin.end(Ending::Closed));
+        }
+        act += 1;
+    }
+    let mut answered = 0;
+    for twin in held {
+        let answer = pace.clock.timeout(ANSWER_WITHIN, twin.ask()).await;
+        answered += usize::from(matches!(answer, Some(Ok(()))));
+        twin.end(Ending::Closed);
+    }
+    pace.out().await;
+    Ok(json!({
+        "acts": act, "gained": answered.saturating_sub(1), "sessions": act, "answered_at_end": answered,
+    }))
 }
 
 /// Stands between honest peers and the server.

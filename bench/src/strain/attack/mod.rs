@@ -7,6 +7,7 @@
 //! | `slow` | a handshake from an address of its own, which it proves; it says one thing a second and never ends |
 //! | `flood` | a message of one connected peer, which sends 100 times what the rate of its kind allows and minds no limit |
 //! | `thief` | a hello with the keys of an honest peer, on a connection that has proven another |
+//! | `twins` | a connection under an identity that another host has a session with |
 //! | `relay` | an honest peer dials somebody in the middle, who carries what it and the server say to each other |
 //! | `replay` | all datagrams of an honest peer's connection again, from elsewhere, after it has gone |
 //! | `all` | all of these at once |
@@ -69,18 +70,20 @@ pub enum Kind {
     Slow,
     Flood,
     Thief,
+    Twins,
     Relay,
     Replay,
 }
 
 impl Kind {
     /// All of them, with their names on the command line.
-    pub const ALL: [(&str, Self); 7] = [
+    pub const ALL: [(&str, Self); 8] = [
         ("half-open", Self::HalfOpen),
         ("prefix", Self::Prefix),
         ("slow", Self::Slow),
         ("flood", Self::Flood),
         ("thief", Self::Thief),
+        ("twins", Self::Twins),
         ("relay", Self::Relay),
         ("replay", Self::Replay),
     ];
@@ -93,7 +96,7 @@ impl Kind {
     /// Seconds that it needs at least.
     pub fn least_seconds(self) -> u64 {
         match self {
-            Self::Thief | Self::Relay | Self::Replay => impostor::LEAST,
+            Self::Thief | Self::Twins | Self::Relay | Self::Replay => impostor::LEAST,
             _ => 1,
         }
     }
@@ -110,7 +113,7 @@ impl Kind {
             Self::Flood => each_second(10_000),
             // Each computes as much as an honest peer, on the same machine.
             Self::Thief => each_second(10),
-            Self::Relay => each_second(2),
+            Self::Twins | Self::Relay => each_second(2),
             Self::Replay => each_second(20),
         }
     }
@@ -139,6 +142,7 @@ pub fn attacker(asked: &Attacker) -> Outcome<()> {
         Kind::Slow => runtime.block_on(slow::attack(slow, &flight, to, over))?,
         Kind::Flood => runtime.block_on(flood::attack(asked.count, to, over))?,
         Kind::Thief => runtime.block_on(impostor::thief(asked.count, &server, over, asked.round))?,
+        Kind::Twins => runtime.block_on(impostor::twins(asked.count, &server, over, asked.round))?,
         Kind::Relay => runtime.block_on(impostor::relay(asked.count, &server, over))?,
         Kind::Replay => runtime.block_on(impostor::replay(asked.count, &server, over, asked.round))?,
     };
