@@ -64,7 +64,7 @@ pub struct QuicLimits {
     /// The same for all streams of a connection, and what we may have sent and not heard of: with the number of connections this
     /// bounds what peers can have us hold; see [`sharing`](Self::sharing).
     pub window: u32,
-    /// The same of a connection that has come to us and is not let in yet, see [`Mux::admit`]: no stream's part of it is larger.
+    /// The same of a connection that has come to us and is not let in yet, see [`Mux::admit`](crate::Mux::admit): no stream's part of it is larger.
     pub first_window: u32,
     /// Nothing heard for this long ends a connection.
     pub idle: Duration,
