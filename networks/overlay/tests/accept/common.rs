@@ -35,6 +35,9 @@ pub fn own_address(n: usize) -> SocketAddr {
     SocketAddr::from(([127, 1 + (n >> 16) as u8, (n >> 8) as u8, n as u8], 0))
 }
 
+/// Where those of a crowd come from: all from one address, and each from its own.
+pub const WAYS: [fn(usize) -> Option<SocketAddr>; 2] = [|_| None, |n| Some(own_address(n))];
+
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} did not come"))
 }

@@ -1,6 +1,7 @@
 //! The doors: how many get in, from where, and what the others are told (rows 9, 10, 13, 20, 21, 22).
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -11,7 +12,9 @@ use rookery_engine::{HandshakeLimits, Limits};
 use rookery_overlay::Handle;
 use rookery_overlay::services::messages::Sent;
 
-use crate::common::{connected, conserved, dialler, diallers, own_address, server, soon, talk, topic, until};
+use crate::common::{
+    WAYS, connected, conserved, dialler, diallers, own_address, server, soon, talk, topic, until,
+};
 use crate::raw::{Raw, told};
 
 fn handshakes(handshakes: HandshakeLimits) -> Limits {
@@ -47,9 +50,15 @@ async fn is_in(dialler: &Handle, server: &Handle) -> bool {
 
 #[tokio::test]
 async fn of_forty_diallers_ten_slots_take_ten_and_thirty_are_told() {
+    for from in WAYS {
+        ten_of_forty(from).await;
+    }
+}
+
+async fn ten_of_forty(from: fn(usize) -> Option<SocketAddr>) {
     let sessions = SessionLimits { inbound: 10, ..SessionLimits::LOCAL };
     let (_s, server) = server(Limits { sessions, ..Limits::LOCAL }).await;
-    let diallers = diallers(40, |_| None).await;
+    let diallers = diallers(40, from).await;
     let asking = join_all(diallers.iter().map(|(_, dialler)| is_in(dialler, &server)));
     let inside = conserved(&server, asking).await.into_iter().filter(|inside| *inside).count();
     assert_eq!(inside, 10);
@@ -135,10 +144,16 @@ async fn the_oldest_unproven_handshake_makes_room() {
 /// place, at whatever point of its handshake, comes again within its deadline.
 #[tokio::test]
 async fn who_lost_its_place_in_the_middle_of_its_handshake_comes_again() {
+    for from in WAYS {
+        one_place_for_twenty(from).await;
+    }
+}
+
+async fn one_place_for_twenty(from: fn(usize) -> Option<SocketAddr>) {
     let limits = HandshakeLimits { total: 1, grace: Duration::ZERO, ..HandshakeLimits::LOCAL };
     let (_s, server) = server(handshakes(limits)).await;
     let at = server.listening()[0];
-    let crowd = diallers(20, |_| None).await;
+    let crowd = diallers(20, from).await;
     let connects = join_all(crowd.iter().map(|(_, dialler)| dialler.connect([at])));
     for dialled in conserved(&server, connects).await {
         assert_eq!(dialled.unwrap().peer, server.id());

@@ -10,7 +10,8 @@ use rookery_engine::{Accounts, HandshakeLimits, Limits};
 use rookery_overlay::Handle;
 
 use crate::common::{
-    builder, connected, conserved, dialler, diallers, heavy, own_address, server, soon, talk, topic, until,
+    WAYS, builder, connected, conserved, dialler, diallers, heavy, own_address, server, soon, talk, topic,
+    until,
 };
 use crate::raw::{Raw, Stage};
 
@@ -60,8 +61,10 @@ async fn storm_on(
 
 #[tokio::test]
 async fn forty_at_once_and_one_by_one_all_get_in_and_both_sides_agree() {
-    storm(40, Duration::ZERO, |_| None).await;
-    storm(40, Duration::from_millis(50), |_| None).await;
+    for from in WAYS {
+        storm(40, Duration::ZERO, from).await;
+        storm(40, Duration::from_millis(50), from).await;
+    }
 }
 
 #[tokio::test]
@@ -94,11 +97,17 @@ async fn a_storm_over_both_families_gets_in_whole_and_is_usable() {
 /// Row 22: where every stranger has to prove its address, those who were here before come again all at once, and none has to.
 #[tokio::test]
 async fn a_storm_of_those_who_were_here_before_proves_no_address_again() {
+    for from in WAYS {
+        again_all_at_once(from).await;
+    }
+}
+
+async fn again_all_at_once(from: fn(usize) -> Option<SocketAddr>) {
     let handshakes = HandshakeLimits { always_retry: true, ..HandshakeLimits::LOCAL };
     let (_node, server) = server(Limits { handshakes, ..Limits::LOCAL }).await;
     let at = server.listening()[0];
     let count = heavy(100, 1000);
-    let known = diallers(count, |_| None).await;
+    let known = diallers(count, from).await;
     for turn in 0..2 {
         let connects = join_all(known.iter().map(|(_, dialler)| dialler.connect([at])));
         for dialled in conserved(&server, connects).await {
@@ -121,6 +130,12 @@ async fn a_storm_of_those_who_were_here_before_proves_no_address_again() {
 /// Row 6: they come and are gone, at every stage, while others talk. Nothing of them stays.
 #[tokio::test]
 async fn who_connects_and_closes_under_load_leaves_no_ghost() {
+    for from in WAYS {
+        come_and_go(from).await;
+    }
+}
+
+async fn come_and_go(from: fn(usize) -> Option<SocketAddr>) {
     const HONEST: usize = 4;
     let (_node, server) = server(Limits::LOCAL).await;
     let honest = diallers(HONEST, |_| None).await;
@@ -129,7 +144,10 @@ async fn who_connects_and_closes_under_load_leaves_no_ghost() {
     }
     let at = server.listening()[0];
     let fleeting = join_all((0..16).map(|seed| async move {
-        let raw = Raw::new(100 + seed);
+        let raw = match from(100 + seed as usize) {
+            Some(from) => Raw::at(100 + seed, from).await,
+            None => Raw::new(100 + seed),
+        };
         for turn in 0..heavy(20, 625) {
             let stage = [Stage::Asked, Stage::Proven, Stage::Opened, Stage::Greeted][turn % 4];
             raw.reach(at, stage).await;
