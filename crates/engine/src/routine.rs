@@ -120,7 +120,6 @@ fn begin(start: Start) -> Routine {
     );
     env.scope.spawn_to_end("writer", OnPanic::EndScope, writing);
     if let Some(mux) = mux {
-        mux.admit();
         let peer = StreamPeer { facts: facts.clone(), handle: handle.clone(), env: env.clone() };
         env.scope.spawn("streams", OnPanic::EndScope, streams::run(mux, network.streams(), peer));
     }

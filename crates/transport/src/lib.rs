@@ -252,8 +252,9 @@ pub trait Mux: Send + Sync {
     /// The next stream that the other side opens. Cancel-safe.
     fn accept(&self) -> BoxFuture<'_, io::Result<MuxStream>>;
 
-    /// Says that the other side has shown who it is and is let in: from here on it may have as much under way as a session
-    /// may. Before, what it can have us hold is a stranger's part. Nothing to do where the two are the same.
+    /// Lets the other side of a connection that it has opened have as much under way as a session may; before, it can have us hold a
+    /// stranger's part. A network's handshake says so once the other side has introduced itself. Nothing to do where the two
+    /// are the same.
     fn admit(&self) {}
 
     /// Ends the connection and tells the other side why. The first call wins.

@@ -101,6 +101,8 @@ impl Introduction {
             Direction::Inbound => {
                 let mut stream = mux.accept().await.map_err(broken)?;
                 let theirs = read_hello(&mut stream).await?;
+                // What goes with our hello needs no datagram of its own; from here on it is a moment until there is a session or none.
+                mux.admit();
                 // Said before it is judged, so that a peer of another network learns what this one is.
                 let ours = self.hello(0, remote, self.bind(&*mux, false, &proof)?);
                 stream.write.write_all(&ours.encode()).await.map_err(broken)?;
